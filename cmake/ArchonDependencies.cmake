@@ -1,0 +1,18 @@
+# Third-party libraries; docs/architecture.md says why each was chosen.
+find_package(Threads REQUIRED)
+find_package(MPI 3.1 REQUIRED COMPONENTS C)
+set(HDF5_PREFER_PARALLEL ON)
+find_package(HDF5 1.10 REQUIRED COMPONENTS C)
+if(NOT HDF5_IS_PARALLEL)
+  message(FATAL_ERROR "HDF5 ${HDF5_VERSION} was built without MPI; "
+    "install libhdf5-openmpi-dev, or point HDF5_ROOT at a parallel HDF5")
+endif()
+find_package(Boost 1.74 REQUIRED COMPONENTS program_options)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(nlohmann_json 3 REQUIRED)
+find_package(LibTorch 2.13 REQUIRED)
+
+add_library(archon_hdf5 INTERFACE)
+target_include_directories(archon_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
+target_link_libraries(archon_hdf5 INTERFACE ${HDF5_C_LIBRARIES})

@@ -1,0 +1,32 @@
+# Compiler settings that every Archon target shares.
+option(ARCHON_WERROR "Treat compiler warnings as errors" OFF)
+option(ARCHON_SANITIZE "Build with the address and undefined-behaviour sanitizers" OFF)
+option(ARCHON_BENCHMARKS "Build the programs in benchmarks/" ON)
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+
+find_program(ARCHON_CCACHE ccache)
+if(ARCHON_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${ARCHON_CCACHE})
+endif()
+
+# Usage requirements of every Archon target: warnings and, on demand, sanitizers.
+add_library(archon_settings INTERFACE)
+target_compile_options(archon_settings INTERFACE -Wall -Wextra $<$<BOOL:${ARCHON_WERROR}>:-Werror>)
+if(ARCHON_SANITIZE)
+  target_compile_options(archon_settings INTERFACE
+    -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+  target_link_options(archon_settings INTERFACE -fsanitize=address,undefined)
+  target_compile_definitions(archon_settings INTERFACE ARCHON_SANITIZE)
+endif()

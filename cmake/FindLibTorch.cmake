@@ -1,0 +1,56 @@
+# Finds the CPU part of LibTorch inside a PyTorch wheel (or any unpacked LibTorch).
+#
+# The wheel's own TorchConfig.cmake insists on a CUDA toolkit, and its include folder carries a
+# copy of fmt that would hide the system's; so this module links libtorch_cpu and libc10 by
+# itself and offers only the headers that belong to LibTorch.
+#
+#   LIBTORCH_ROOT       folder that holds include/ and lib/ (hint; also an environment variable)
+#   LibTorch::cpu       imported target
+#   LibTorch_VERSION    as in torch/version.py's header twin, torch/headeronly/version.h
+
+find_path(LibTorch_ROOT_DIR NAMES include/ATen/core/Tensor.h
+  HINTS ${LIBTORCH_ROOT} $ENV{LIBTORCH_ROOT}
+  PATHS ${CMAKE_SOURCE_DIR}/.venv/lib/python3/site-packages/torch
+  NO_DEFAULT_PATH)
+if(NOT LibTorch_ROOT_DIR)
+  file(GLOB _candidates ${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+  find_path(LibTorch_ROOT_DIR NAMES include/ATen/core/Tensor.h HINTS ${_candidates})
+endif()
+find_library(LibTorch_CPU_LIBRARY torch_cpu HINTS ${LibTorch_ROOT_DIR}/lib NO_DEFAULT_PATH)
+find_library(LibTorch_C10_LIBRARY c10 HINTS ${LibTorch_ROOT_DIR}/lib NO_DEFAULT_PATH)
+
+if(LibTorch_ROOT_DIR)
+  foreach(_header torch/headeronly/version.h torch/csrc/api/include/torch/version.h)
+    if(NOT LibTorch_VERSION AND EXISTS ${LibTorch_ROOT_DIR}/include/${_header})
+      file(STRINGS ${LibTorch_ROOT_DIR}/include/${_header} _line
+        REGEX "#define TORCH_VERSION_(MAJOR|MINOR|PATCH) [0-9]+")
+      string(REGEX REPLACE "[^0-9;]" "" _numbers "${_line}")
+      string(REPLACE ";" "." LibTorch_VERSION "${_numbers}")
+    endif()
+  endforeach()
+endif()
+
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(LibTorch
+  REQUIRED_VARS LibTorch_CPU_LIBRARY LibTorch_C10_LIBRARY LibTorch_ROOT_DIR
+  VERSION_VAR LibTorch_VERSION
+  REASON_FAILURE_MESSAGE "run job_scripts/setup.sh, or set LIBTORCH_ROOT")
+
+if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
+  set(_include ${CMAKE_BINARY_DIR}/libtorch-include)
+  file(MAKE_DIRECTORY ${_include})
+  foreach(_name ATen c10 caffe2 torch)
+    file(CREATE_LINK ${LibTorch_ROOT_DIR}/include/${_name} ${_include}/${_name} SYMBOLIC)
+  endforeach()
+
+  add_library(LibTorch::c10 SHARED IMPORTED)
+  set_target_properties(LibTorch::c10 PROPERTIES IMPORTED_LOCATION ${LibTorch_C10_LIBRARY})
+  add_library(LibTorch::cpu SHARED IMPORTED)
+  set_target_properties(LibTorch::cpu PROPERTIES
+    IMPORTED_LOCATION ${LibTorch_CPU_LIBRARY}
+    INTERFACE_INCLUDE_DIRECTORIES ${_include}
+    INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${_include}
+    INTERFACE_LINK_LIBRARIES LibTorch::c10
+    # libcudart and libcupti are found through libtorch_cpu's own run path when it is loaded
+    INTERFACE_LINK_OPTIONS -Wl,--allow-shlib-undefined)
+endif()

@@ -1,0 +1,104 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "archon/comm/mpi.hpp"
+#include "archon/comm/work.hpp"
+
+namespace archon {
+
+enum class ReduceOp { sum, max, min };
+
+/// A group of ranks that exchange host tensors over MPI.
+///
+/// All tensors are contiguous CPU tensors; types float32, float64, bfloat16, float16, the
+/// integers and bool (copied, not reduced). Blocks are counted along dim 0. Sums of bfloat16 and
+/// float16 accumulate in float32 and round once; every reduction adds in rank order, so its bits
+/// depend on the inputs and the group alone and are the same on every rank. A group of one rank
+/// communicates nothing. Byte counts above 2^31-1 are split.
+///
+/// Every call is collective over the group. The `_async` forms return a Work; the tensors must
+/// not be touched until it was waited for, and all ranks must wait for their Works in the order
+/// in which they started them.
+class Communicator {
+ public:
+  /// Takes over `comm`; `name` is the axis in messages ("dp", "tp", ...).
+  Communicator(MpiComm comm, std::string name);
+
+  /// A group of this process alone; needs no MPI.
+  static Communicator self();
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  const std::string& name() const { return *name_; }
+  MPI_Comm mpi() const { return comm_.get(); }
+
+  /// In place, any shape.
+  void all_reduce(at::Tensor tensor, ReduceOp op = ReduceOp::sum) const;
+  [[nodiscard]] Work all_reduce_async(at::Tensor tensor, ReduceOp op = ReduceOp::sum) const;
+
+  /// output = inputs of all ranks, concatenated along dim 0. `rows` gives each rank's number of
+  /// rows; empty means that all are equal.
+  void all_gather(at::Tensor output, const at::Tensor& input,
+                  const std::vector<int64_t>& rows = {}) const;
+  [[nodiscard]] Work all_gather_async(at::Tensor output, const at::Tensor& input,
+                                      const std::vector<int64_t>& rows = {}) const;
+
+  /// output = this rank's block of rows of the sum of all inputs. `rows` as in all_gather.
+  void reduce_scatter(at::Tensor output, const at::Tensor& input,
+                      const std::vector<int64_t>& rows = {}) const;
+  [[nodiscard]] Work reduce_scatter_async(at::Tensor output, const at::Tensor& input,
+                                          const std::vector<int64_t>& rows = {}) const;
+
+  /// Block i of input goes to rank i; output holds the blocks received, in rank order. The rows
+  /// of each block are given by `output_rows` and `input_rows`; empty means equal blocks.
+  void all_to_all(at::Tensor output, const at::Tensor& input,
+                  const std::vector<int64_t>& output_rows = {},
+                  const std::vector<int64_t>& input_rows = {}) const;
+  [[nodiscard]] Work all_to_all_async(at::Tensor output, const at::Tensor& input,
+                                      const std::vector<int64_t>& output_rows = {},
+                                      const std::vector<int64_t>& input_rows = {}) const;
+
+  void broadcast(at::Tensor tensor, int root) const;
+  [[nodiscard]] Work broadcast_async(at::Tensor tensor, int root) const;
+
+  void barrier() const;
+  [[nodiscard]] Work barrier_async() const;
+
+  /// One number summed (or otherwise reduced) over the group.
+  double all_reduce(double value, ReduceOp op = ReduceOp::sum) const;
+  int64_t all_reduce(int64_t value, ReduceOp op = ReduceOp::sum) const;
+  /// One string from `root` to all.
+  std::string broadcast(const std::string& text, int root) const;
+
+  /// Largest count that goes into one MPI call; larger ones are split. Tests lower it.
+  void set_max_count(int64_t elements) { max_count_ = elements; }
+
+ private:
+  Work all_reduce_impl(at::Tensor tensor, ReduceOp op, bool async) const;
+  Work all_gather_impl(at::Tensor output, const at::Tensor& input, std::vector<int64_t> rows,
+                       bool async) const;
+  Work reduce_scatter_impl(at::Tensor output, const at::Tensor& input, std::vector<int64_t> rows,
+                           bool async) const;
+  Work all_to_all_impl(at::Tensor output, const at::Tensor& input,
+                       std::vector<int64_t> output_rows, std::vector<int64_t> input_rows,
+                       bool async) const;
+  Work broadcast_impl(at::Tensor tensor, int root, bool async) const;
+  Work barrier_impl(bool async) const;
+  template <class Start, class Finish>
+  Work launch(const char* operation, bool async, Start start, Finish finish) const;
+
+  MpiComm comm_;
+  const std::string* name_;  // interned: the watchdog may read it after the Communicator is gone
+  int rank_ = 0;
+  int size_ = 1;
+  int64_t max_count_ = INT32_MAX;
+  mutable int64_t started_ = 0;
+};
+
+}  // namespace archon

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+
+namespace archon {
+
+/// Watches the collectives of this process from a thread of its own.
+///
+/// When one waits longer than the time-out, or when the job is being ended by a signal (SIGTERM,
+/// as launchers send it after another rank failed), it says on stderr where this rank stands:
+/// operation, axis, running number on that axis. Then it ends the process (exit code 3, or the
+/// signal), and with it the job. It needs neither MPI nor the main thread's progress.
+class Watchdog {
+ public:
+  /// A time-out of zero means none. Make it before other threads start: SIGTERM is blocked for
+  /// them, so that this thread receives it.
+  Watchdog(std::chrono::duration<double> timeout, int rank);
+  ~Watchdog();
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+ private:
+  struct Thread;
+  std::unique_ptr<Thread> thread_;
+};
+
+/// Marks one collective as under way in this process, for its lifetime. The texts must outlive
+/// the process's last collective.
+class CollectiveScope {
+ public:
+  CollectiveScope(const char* operation, const char* axis, int64_t number);
+  ~CollectiveScope();
+  CollectiveScope(const CollectiveScope&) = delete;
+  CollectiveScope& operator=(const CollectiveScope&) = delete;
+};
+
+}  // namespace archon

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <string>
+
+namespace archon {
+
+/// The whole file as text; InputError that names it and the reason.
+std::string read_text_file(const std::string& path);
+
+/// Writes beside, syncs, renames into place; RuntimeFailure with the reason.
+void write_text_file(const std::string& path, const std::string& text);
+
+/// Makes the folder (and its parents) and proves that files can be made in it; InputError if not.
+void ensure_writable_folder(const std::string& path);
+
+}  // namespace archon

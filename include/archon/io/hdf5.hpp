@@ -1,0 +1,88 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <hdf5.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace archon::h5 {
+
+/// Move-only owner of any HDF5 identifier; closes it by its own kind. Never throws on close.
+class Handle {
+ public:
+  Handle() = default;
+  explicit Handle(hid_t id) : id_(id) {}
+  Handle(Handle&& other) noexcept;
+  Handle& operator=(Handle&& other) noexcept;
+  ~Handle();
+  hid_t get() const { return id_; }
+
+ private:
+  hid_t id_ = H5I_INVALID_HID;
+};
+
+/// What a dataset is, read without its data.
+struct DatasetInfo {
+  std::string path;  ///< from the root, "/sft/loss"
+  std::vector<int64_t> shape;
+  at::ScalarType dtype;  ///< nearest LibTorch type
+  int64_t rows() const { return shape.empty() ? 1 : shape.front(); }
+};
+
+/// An HDF5 file with tensors in it.
+///
+/// Reading: the file must exist and be HDF5, else InputError that names it; a dataset that is
+/// absent, damaged or of a type or rank other than asked for is an InputError that names file,
+/// dataset and what was found. Writing: RuntimeFailure with HDF5's own reason.
+class File {
+ public:
+  static File open(const std::string& path);
+  /// Makes a new file (an old one is replaced) readable by HDF5 1.10, with the root attributes
+  /// archon_version, schema and schema_version.
+  static File create(const std::string& path, const std::string& schema, int schema_version);
+  /// Opens a file that Archon wrote, to go on writing.
+  static File append(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  bool has(const std::string& dataset) const;
+  DatasetInfo info(const std::string& dataset) const;
+  /// All datasets below `group`, sorted by path.
+  std::vector<DatasetInfo> datasets(const std::string& group = "/") const;
+
+  /// The whole dataset in its own type, or converted to `dtype` by HDF5.
+  at::Tensor read(const std::string& dataset, std::optional<at::ScalarType> dtype = {}) const;
+  /// Rows [begin, begin + count) along dim 0.
+  at::Tensor read_rows(const std::string& dataset, int64_t begin, int64_t count,
+                       std::optional<at::ScalarType> dtype = {}) const;
+  double read_scalar(const std::string& dataset) const;
+
+  /// Writes a new dataset; groups on the way are made. A 0-d tensor becomes a scalar dataset.
+  void write(const std::string& dataset, const at::Tensor& tensor);
+  void write_scalar(const std::string& dataset, double value);
+  /// Makes a chunked dataset of `row_shape` rows, 0 of them at first and without limit, or,
+  /// with `rows`, a contiguous one of that many rows that are written later.
+  void create_rows(const std::string& dataset, const std::vector<int64_t>& row_shape,
+                   at::ScalarType dtype, std::optional<int64_t> rows = {});
+  /// Appends rows to a chunked dataset.
+  void append_rows(const std::string& dataset, const at::Tensor& rows);
+  void write_rows(const std::string& dataset, int64_t begin, const at::Tensor& rows);
+
+  void set_attribute(const std::string& object, const std::string& name, const std::string& value);
+  void set_attribute(const std::string& object, const std::string& name, int64_t value);
+  void set_attribute(const std::string& object, const std::string& name, double value);
+  std::optional<std::string> string_attribute(const std::string& object,
+                                              const std::string& name) const;
+  std::optional<double> number_attribute(const std::string& object, const std::string& name) const;
+
+  void flush();
+
+ private:
+  File(Handle id, std::string path) : id_(std::move(id)), path_(std::move(path)) {}
+  Handle id_;
+  std::string path_;
+};
+
+}  // namespace archon::h5

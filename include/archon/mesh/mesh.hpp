@@ -1,0 +1,56 @@
+#pragma once
+
+#include <string>
+
+#include "archon/comm/communicator.hpp"
+
+namespace archon {
+
+/// Extents of the mesh; one of them may be -1: computed from the world size.
+struct MeshShape {
+  int dp = -1;
+  int cp = 1;
+  int tp = 1;
+
+  int size() const { return dp * cp * tp; }
+};
+
+/// Fills in a -1 and checks dp·cp·tp == world_size; InputError if that cannot be.
+MeshShape resolve_mesh_shape(MeshShape shape, int world_size);
+
+/// "dp 2 x cp 2 x tp 1"
+std::string to_string(const MeshShape& shape);
+
+/// The Cartesian communicator of shape (dp, cp, tp) and its sub-communicators.
+///
+/// Row-major: rank = (dp_rank·cp + cp_rank)·tp + tp_rank, without reordering.
+class Mesh {
+ public:
+  /// Collective over `world`. `shape` must be resolved.
+  Mesh(MeshShape shape, MPI_Comm world);
+  /// A mesh of this process alone; needs no MPI.
+  static Mesh self();
+
+  const MeshShape& shape() const { return shape_; }
+  int dp_rank() const { return dp_.rank(); }
+  int cp_rank() const { return cp_.rank(); }
+  int tp_rank() const { return tp_.rank(); }
+
+  const Communicator& world() const { return world_; }
+  const Communicator& dp() const { return dp_; }
+  const Communicator& cp() const { return cp_; }
+  const Communicator& tp() const { return tp_; }
+  /// The cp × tp ranks with one dp_rank; its rank 0 is the data-parallel head.
+  const Communicator& model_parallel() const { return model_parallel_; }
+  /// The dp × cp ranks with one tp_rank.
+  const Communicator& shard_group() const { return shard_group_; }
+
+  bool is_data_parallel_head() const { return model_parallel_.rank() == 0; }
+
+ private:
+  Mesh();
+  MeshShape shape_;
+  Communicator world_, dp_, cp_, tp_, model_parallel_, shard_group_;
+};
+
+}  // namespace archon

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "archon/io/safetensors.hpp"
+#include "archon/mesh/mesh.hpp"
+#include "archon/model/model.hpp"
+
+namespace archon {
+
+/// Maps HuggingFace tensor names to internal ones and back, tensor by tensor.
+///
+/// Rules are pairs (HF pattern, internal pattern); "{}" in both stands for a layer number. An
+/// HF name is matched after "._orig_mod" and "_orig_mod." (left by torch.compile) were removed.
+class StateDictAdapter {
+ public:
+  using Rule = std::pair<std::string, std::string>;
+  explicit StateDictAdapter(std::vector<Rule> rules) : rules_(std::move(rules)) {}
+
+  std::optional<std::string> to_internal(const std::string& hf_name) const;
+  /// RuntimeFailure when no rule covers it: adapters are complete.
+  std::string to_hf(const std::string& internal_name) const;
+
+ private:
+  std::vector<Rule> rules_;
+};
+
+/// The names of Llama-like decoders (Llama, Mistral, Qwen2, Qwen3): "model.layers.{}..." and so on.
+StateDictAdapter decoder_state_dict_adapter();
+
+/// Fills every parameter of an allocated model from a weight folder; each rank touches only its
+/// slices. InputError that lists missing, unexpected and misshapen tensors by name. A tied head
+/// in the file is accepted when it equals the embedding.
+void load_weights(Model& model, const StateDictAdapter& adapter, const WeightFolder& weights);
+
+/// Gathers one part of one parameter over tp: whole on every rank of the tp group, float32 or
+/// whatever `tensor` (one of the parameter's value, master, grad) is. Collective over tp.
+at::Tensor gather_part(const Parameter& parameter, std::size_t part, const at::Tensor& tensor,
+                       const Communicator& tp);
+
+/// Calls `visit(HF name, whole tensor)` for every part of every parameter, in HF file order;
+/// `select` chooses value, master or grad. Collective over tp.
+void for_each_whole_tensor(const Model& model, const StateDictAdapter& adapter,
+                           const Communicator& tp,
+                           const std::function<const at::Tensor&(const Parameter&)>& select,
+                           const std::function<void(const std::string&, const at::Tensor&)>& visit);
+
+/// Writes a HuggingFace folder: weights in `dtype` (sharded by size), config.json and the
+/// tokenizer files of `source_folder`. Collective over the mesh; world rank 0 writes.
+void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
+                    const std::string& source_folder, const std::string& folder,
+                    at::ScalarType dtype, std::int64_t max_shard_bytes);
+
+}  // namespace archon

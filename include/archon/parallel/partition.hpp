@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace archon {
+
+/// Block `index` of `total` items in `parts` contiguous blocks whose sizes differ by at most one,
+/// the larger ones first.
+struct Range {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t size() const { return end - begin; }
+};
+
+inline Range even_range(int64_t total, int parts, int index) {
+  const int64_t base = total / parts;
+  const int64_t larger = total % parts;
+  const int64_t begin = index * base + (index < larger ? index : larger);
+  return {begin, begin + base + (index < larger ? 1 : 0)};
+}
+
+/// Sizes of all blocks of even_range.
+inline std::vector<int64_t> even_sizes(int64_t total, int parts) {
+  std::vector<int64_t> sizes(parts);
+  for (int i = 0; i < parts; ++i) sizes[i] = even_range(total, parts, i).size();
+  return sizes;
+}
+
+}  // namespace archon

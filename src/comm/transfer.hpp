@@ -1,0 +1,60 @@
+#pragma once
+
+#include <mpi.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+namespace archon {
+
+/// Where each rank's block of a buffer is, in elements.
+struct Blocks {
+  std::vector<int64_t> counts;
+  std::vector<int64_t> offsets;
+
+  explicit Blocks(std::vector<int64_t> block_counts);
+  int64_t total() const { return offsets.back() + counts.back(); }
+  bool equal() const;
+};
+
+/// Moves bytes between the ranks of one MPI communicator: blocking, or started now and waited
+/// for later. Blocks that exceed MPI's int counts go pairwise in pieces.
+class Transfer {
+ public:
+  Transfer(MPI_Comm comm, bool async, int64_t max_count);
+
+  /// Blocks of `block` elements, the same on all ranks.
+  void all_to_all_even(const void* send, void* receive, int64_t block, std::size_t element_size);
+  void all_to_all_uneven(const void* send, const Blocks& send_blocks, void* receive,
+                         const Blocks& receive_blocks, std::size_t element_size);
+  void all_gather(const void* send, void* receive, const Blocks& blocks, std::size_t element_size);
+  void broadcast(void* data, int64_t count, std::size_t element_size, int root);
+  void barrier();
+
+  /// Returns at once when the transfer was blocking.
+  void wait();
+
+ private:
+  void exchange_pairwise(const char* send, const Blocks& send_blocks, char* receive,
+                         const Blocks& receive_blocks, std::size_t element_size);
+  void gather_pairwise(const char* send, char* receive, const Blocks& blocks,
+                       std::size_t element_size);
+  void send_pieces(const char* data, int64_t count, int peer, std::size_t element_size);
+  void receive_pieces(char* data, int64_t count, int peer, std::size_t element_size);
+  /// Integer copies that MPI may read until wait returns.
+  const int* keep(const std::vector<int64_t>& values);
+  MPI_Request* new_request();
+  void settle();
+
+  MPI_Comm comm_;
+  bool async_;
+  int64_t max_count_;
+  int rank_ = 0;
+  int size_ = 1;
+  std::vector<MPI_Request> requests_;
+  std::deque<std::vector<int>> kept_;
+};
+
+}  // namespace archon

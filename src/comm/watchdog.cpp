@@ -1,0 +1,116 @@
+#include "archon/comm/watchdog.hpp"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+namespace archon {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr long kPollNanoseconds = 100'000'000;
+// Ranks time out at slightly different moments; each gets to speak before the first one exits.
+constexpr auto kGraceBeforeExit = std::chrono::milliseconds(800);
+constexpr int kExitFailed = 3;
+
+// What the main thread is doing; written by it, read by the watchdog.
+struct Standing {
+  std::atomic<const char*> operation{nullptr};
+  std::atomic<const char*> axis{nullptr};
+  std::atomic<int64_t> number{0};
+  std::atomic<Clock::rep> since{0};
+  std::atomic<bool> inside{false};
+};
+Standing standing;
+
+double seconds_since(Clock::rep ticks) {
+  return std::chrono::duration<double>(Clock::now().time_since_epoch() - Clock::duration(ticks))
+      .count();
+}
+
+std::string describe_standing() {
+  const char* operation = standing.operation.load();
+  if (operation == nullptr) return "before its first collective";
+  const auto text = fmt::format("{} over {} (number {})", operation, standing.axis.load(),
+                                standing.number.load());
+  const double seconds = seconds_since(standing.since.load());
+  return standing.inside.load() ? fmt::format("inside {}, waiting for {:.1f} s", text, seconds)
+                                : fmt::format("outside any collective for {:.1f} s, after {}",
+                                              seconds, text);
+}
+
+void say(int rank, const std::string& what) {
+  const auto line = fmt::format("archon[{}]: {}: {}\n", rank, what, describe_standing());
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
+}
+
+void restore_and_raise(int signal) {
+  std::signal(signal, SIG_DFL);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, signal);
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  std::raise(signal);
+}
+
+}  // namespace
+
+struct Watchdog::Thread {
+  std::atomic<bool> stop{false};
+  std::thread thread;
+
+  void run(std::chrono::duration<double> timeout, int rank, const sigset_t& signals) {
+    const timespec poll = {0, kPollNanoseconds};
+    while (!stop.load()) {
+      if (sigtimedwait(&signals, nullptr, &poll) == SIGTERM) {
+        say(rank, "ended by SIGTERM");
+        restore_and_raise(SIGTERM);
+      }
+      const bool late = timeout.count() > 0 && standing.inside.load() &&
+                        seconds_since(standing.since.load()) > timeout.count();
+      if (!late) continue;
+      say(rank, fmt::format("error: a collective waited longer than --collective-timeout {} s",
+                            timeout.count()));
+      std::this_thread::sleep_for(kGraceBeforeExit);
+      std::_Exit(kExitFailed);
+    }
+  }
+};
+
+Watchdog::Watchdog(std::chrono::duration<double> timeout, int rank)
+    : thread_(std::make_unique<Thread>()) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  thread_->thread = std::thread(
+      [thread = thread_.get(), timeout, rank, signals] { thread->run(timeout, rank, signals); });
+}
+
+Watchdog::~Watchdog() {
+  thread_->stop = true;
+  thread_->thread.join();
+}
+
+CollectiveScope::CollectiveScope(const char* operation, const char* axis, int64_t number) {
+  standing.operation = operation;
+  standing.axis = axis;
+  standing.number = number;
+  standing.since = Clock::now().time_since_epoch().count();
+  standing.inside = true;
+}
+
+CollectiveScope::~CollectiveScope() {
+  standing.since = Clock::now().time_since_epoch().count();
+  standing.inside = false;
+}
+
+}  // namespace archon

@@ -1,0 +1,82 @@
+#include "archon/mesh/mesh.hpp"
+
+#include <array>
+
+#include "archon/base/error.hpp"
+
+namespace archon {
+namespace {
+
+MpiComm cart_create(const MeshShape& shape, MPI_Comm world) {
+  const std::array<int, 3> dims = {shape.dp, shape.cp, shape.tp};
+  const std::array<int, 3> periods = {0, 0, 0};
+  MPI_Comm cart = MPI_COMM_NULL;
+  ARCHON_MPI(MPI_Cart_create(world, 3, dims.data(), periods.data(), /*reorder=*/0, &cart));
+  return MpiComm(cart);
+}
+
+Communicator cart_sub(MPI_Comm cart, std::array<int, 3> keep, std::string name) {
+  MPI_Comm sub = MPI_COMM_NULL;
+  ARCHON_MPI(MPI_Cart_sub(cart, keep.data(), &sub));
+  return Communicator(MpiComm(sub), std::move(name));
+}
+
+}  // namespace
+
+std::string to_string(const MeshShape& shape) {
+  return fmt::format("dp {} x cp {} x tp {}", shape.dp, shape.cp, shape.tp);
+}
+
+MeshShape resolve_mesh_shape(MeshShape shape, int world_size) {
+  std::array<int*, 3> axes = {&shape.dp, &shape.cp, &shape.tp};
+  constexpr std::array names = {"dp", "cp", "tp"};
+  int* open = nullptr;
+  int product = 1;
+  for (int i = 0; i < 3; ++i) {
+    ARCHON_VALIDATE(*axes[i] >= 1 || *axes[i] == -1,
+                    "--{} {} is no extent; give a number from 1, or -1 to have it computed",
+                    names[i], *axes[i]);
+    if (*axes[i] == -1) {
+      ARCHON_VALIDATE(open == nullptr,
+                      "two axes are -1 (dp {}, cp {}, tp {}); only one can be computed", shape.dp,
+                      shape.cp, shape.tp);
+      open = axes[i];
+    } else {
+      product *= *axes[i];
+    }
+  }
+  if (open != nullptr) {
+    ARCHON_VALIDATE(world_size % product == 0,
+                    "the mesh dp {} x cp {} x tp {} does not fit {} ranks: the given axes make "
+                    "{}, which does not divide {}; start a multiple of {} ranks, or change an axis",
+                    shape.dp, shape.cp, shape.tp, world_size, product, world_size, product);
+    *open = world_size / product;
+  }
+  ARCHON_VALIDATE(shape.size() == world_size,
+                  "the mesh dp {} x cp {} x tp {} needs {} ranks, but {} were started; start {} "
+                  "ranks, or give one axis as -1 to have it computed",
+                  shape.dp, shape.cp, shape.tp, shape.size(), world_size, shape.size());
+  return shape;
+}
+
+Mesh::Mesh()
+    : shape_{1, 1, 1},
+      world_(Communicator::self()),
+      dp_(Communicator::self()),
+      cp_(Communicator::self()),
+      tp_(Communicator::self()),
+      model_parallel_(Communicator::self()),
+      shard_group_(Communicator::self()) {}
+
+Mesh Mesh::self() { return Mesh(); }
+
+Mesh::Mesh(MeshShape shape, MPI_Comm world)
+    : shape_(shape),
+      world_(cart_create(shape, world), "world"),
+      dp_(cart_sub(world_.mpi(), {1, 0, 0}, "dp")),
+      cp_(cart_sub(world_.mpi(), {0, 1, 0}, "cp")),
+      tp_(cart_sub(world_.mpi(), {0, 0, 1}, "tp")),
+      model_parallel_(cart_sub(world_.mpi(), {0, 1, 1}, "model_parallel")),
+      shard_group_(cart_sub(world_.mpi(), {1, 1, 0}, "shard_group")) {}
+
+}  // namespace archon
