@@ -7,6 +7,7 @@
 #include <map>
 
 #include "archon/base/log.hpp"
+#include "archon/optim/clip.hpp"
 #include "archon/optim/gradients.hpp"
 
 namespace archon {

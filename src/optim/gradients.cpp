@@ -1,6 +1,5 @@
 #include "archon/optim/gradients.hpp"
 
-#include <algorithm>
 #include <cmath>
 
 namespace archon {
@@ -29,11 +28,6 @@ double gradient_norm(const std::vector<Parameter*>& parameters, const Mesh& mesh
     (parameter->placement() == TpPlacement::replicated ? replicated : sharded) += sum;
   }
   return std::sqrt(mesh.tp().all_reduce(sharded) + replicated);
-}
-
-double clip_coefficient(double norm, double max_norm) {
-  constexpr double kEpsilon = 1e-6;
-  return max_norm == 0 ? 1.0 : std::min(1.0, max_norm / (norm + kEpsilon));
 }
 
 }  // namespace archon

@@ -16,8 +16,4 @@ void reduce_gradients(const std::vector<Parameter*>& parameters, const Mesh& mes
 /// once. Accumulates in float64. The same on every rank; collective over tp.
 double gradient_norm(const std::vector<Parameter*>& parameters, const Mesh& mesh);
 
-/// What gradients are multiplied with so that their norm is at most max_norm:
-/// min(1, max_norm / (norm + 1e-6)); 1 when max_norm is 0 (off).
-double clip_coefficient(double norm, double max_norm);
-
 }  // namespace archon
