@@ -27,7 +27,18 @@ fail() {
 need_value() { [[ $2 -ge 2 ]] || fail 2 "$1 needs a value" "see --help"; }
 
 # Prints the comment block at the head of a script, which is its help text.
-print_help() { sed -n '2,/^[^#]/ { /^#/ s/^# \{0,1\}//p }' "$1"; }
+print_help() { sed -n '2,/^[^#]/ { s/^# \{0,1\}//p }' "$1"; }
 
 # Cores this process may use; nproc alone would take OMP_NUM_THREADS for their number.
 core_count() { env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc; }
+
+# install_packages NAME...: Debian packages; needs root
+install_packages() {
+  say "installing Debian packages: $*"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq || fail 3 "apt-get update failed" \
+    "the package registry cannot be reached or its sources are wrong" \
+    "mend that, or install by hand: apt-get install $*"
+  apt-get install -y -qq --no-install-recommends "$@" >&2 || fail 3 "apt-get install failed" \
+    "see its messages above" "packages asked for: $*"
+}

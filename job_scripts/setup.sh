@@ -56,16 +56,6 @@ missing_packages() {
   done
 }
 
-install_packages() {
-  say "installing Debian packages: $*"
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq || fail 3 "apt-get update failed" \
-    "the package registry cannot be reached or its sources are wrong" \
-    "mend that, or install by hand: apt-get install $*"
-  apt-get install -y -qq --no-install-recommends "$@" >&2 || fail 3 "apt-get install failed" \
-    "see its messages above" "packages asked for: $*"
-}
-
 # Prints what neither PATH nor CMake can find, one thing a line.
 absent_parts() {
   local tool
