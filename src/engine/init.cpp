@@ -3,6 +3,8 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <filesystem>
+
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/engine/run.hpp"
@@ -48,6 +50,9 @@ void run_init(const std::string& config_file, std::uint64_t seed, const std::str
         return initial_tensor(tensor, seed, model->config().initializer_range);
       },
       /*write=*/true);
+  const auto parent = std::filesystem::path(config_file).parent_path();
+  write_hf_companions(std::filesystem::is_directory(config_file) ? config_file : parent.string(),
+                      output, dtype);
   log::info("wrote {}", output);
 }
 
