@@ -1,6 +1,8 @@
 # Third-party libraries; docs/architecture.md says why each was chosen.
 find_package(Threads REQUIRED)
 find_package(MPI 3.1 REQUIRED COMPONENTS C)
+# mpi.h offers C++ programs bindings that left the standard with MPI 3 and need a library of their own.
+target_compile_definitions(MPI::MPI_C INTERFACE OMPI_SKIP_MPICXX MPICH_SKIP_MPICXX)
 set(HDF5_PREFER_PARALLEL ON)
 # Where Debian keeps the parallel build. FindHDF5 learns it from h5pcc, but that script does not
 # work in a folder with a blank in its name.

@@ -18,6 +18,13 @@ if(NOT LibTorch_ROOT_DIR)
 endif()
 find_library(LibTorch_CPU_LIBRARY torch_cpu HINTS ${LibTorch_ROOT_DIR}/lib NO_DEFAULT_PATH)
 find_library(LibTorch_C10_LIBRARY c10 HINTS ${LibTorch_ROOT_DIR}/lib NO_DEFAULT_PATH)
+# at::parallel_for is a template: files compiled without OpenMP get a serial one, silently. The
+# OpenMP library is LibTorch's own where it brings one, so that there is one pool of threads.
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+file(GLOB LibTorch_OPENMP_LIBRARY ${LibTorch_ROOT_DIR}/lib/libgomp*.so.1)
+if(NOT LibTorch_OPENMP_LIBRARY)
+  set(LibTorch_OPENMP_LIBRARY ${OpenMP_CXX_LIBRARIES})
+endif()
 
 if(LibTorch_ROOT_DIR)
   foreach(_header torch/headeronly/version.h torch/csrc/api/include/torch/version.h)
@@ -50,7 +57,8 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
     IMPORTED_LOCATION ${LibTorch_CPU_LIBRARY}
     INTERFACE_INCLUDE_DIRECTORIES ${_include}
     INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${_include}
-    INTERFACE_LINK_LIBRARIES LibTorch::c10
+    INTERFACE_COMPILE_OPTIONS "$<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>"
+    INTERFACE_LINK_LIBRARIES "LibTorch::c10;${LibTorch_OPENMP_LIBRARY}"
     # libcudart and libcupti are found through libtorch_cpu's own run path when it is loaded
     INTERFACE_LINK_OPTIONS -Wl,--allow-shlib-undefined)
 endif()

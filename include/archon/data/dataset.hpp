@@ -13,10 +13,10 @@ namespace archon {
 
 /// One sequence of a dataset with its token-aligned and per-sequence fields.
 struct Sequence {
-  int64_t index = 0;                           ///< in the file
-  at::Tensor tokens;                           ///< int64 [L]
-  at::Tensor loss_mask;                        ///< bool [L]; never true at 0
-  std::map<std::string, at::Tensor> fields;    ///< token-aligned float32 [L], as asked for
+  int64_t index = 0;                         ///< in the file
+  at::Tensor tokens;                         ///< int64 [L]
+  at::Tensor loss_mask;                      ///< bool [L]; never true at 0
+  std::map<std::string, at::Tensor> fields;  ///< token-aligned float32 [L], as asked for
   int64_t length() const { return tokens.size(0); }
   int64_t targets() const;
 };
@@ -39,14 +39,30 @@ class TokenDataset {
   const std::vector<int64_t>& cu_seqlens() const { return cu_seqlens_; }
   const std::string& path() const { return file_.path(); }
 
+  /// Reads one sequence and checks its token ids and loss mask. Tokens around it are read ahead
+  /// and kept (at most 1 Mi) as long as calls stay near each other in the file, so a walk through
+  /// it reads each chunk about once. One thread at a time.
   Sequence read(int64_t sequence) const;
 
  private:
+  /// Tokens [begin, end) of the file in memory; loss_mask int64 as in the file.
+  struct Window {
+    int64_t begin = 0, end = 0;
+    at::Tensor tokens, loss_mask;
+    std::map<std::string, at::Tensor> fields;
+  };
+
+  void load_window(int64_t begin, int64_t end) const;
+  void check_tokens(const Sequence& sequence) const;
+  void check_loss_mask(int64_t sequence, const at::Tensor& mask) const;
+
   h5::File file_;
   int64_t vocab_size_;
   std::vector<std::string> fields_;
   std::vector<int64_t> cu_seqlens_;
   bool has_loss_mask_ = false;
+  mutable Window window_;
+  mutable int64_t read_ahead_ = 0;
 };
 
 }  // namespace archon

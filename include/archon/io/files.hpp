@@ -13,4 +13,10 @@ void write_text_file(const std::string& path, const std::string& text);
 /// Makes the folder (and its parents) and proves that files can be made in it; InputError if not.
 void ensure_writable_folder(const std::string& path);
 
+/// Puts a file's data, or a folder's entries, on the disk (fsync); RuntimeFailure if it cannot.
+void sync_path(const std::string& path);
+
+/// The folder that holds `path`; "." for a plain name.
+std::string parent_folder(const std::string& path);
+
 }  // namespace archon

@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace archon::h5 {
 
-/// Move-only owner of any HDF5 identifier; closes it by its own kind. Never throws on close.
+/// Move-only owner of any HDF5 identifier; gives back its one reference, whatever its kind. Never
+/// throws on close.
 class Handle {
  public:
   Handle() = default;
@@ -19,6 +21,8 @@ class Handle {
   Handle& operator=(Handle&& other) noexcept;
   ~Handle();
   hid_t get() const { return id_; }
+  /// Gives the identifier up, for a close whose result matters.
+  hid_t release();
 
  private:
   hid_t id_ = H5I_INVALID_HID;
@@ -28,7 +32,7 @@ class Handle {
 struct DatasetInfo {
   std::string path;  ///< from the root, "/sft/loss"
   std::vector<int64_t> shape;
-  at::ScalarType dtype;  ///< nearest LibTorch type
+  at::ScalarType dtype;  ///< nearest LibTorch type; Undefined for strings and other non-numbers
   int64_t rows() const { return shape.empty() ? 1 : shape.front(); }
 };
 
@@ -36,27 +40,34 @@ struct DatasetInfo {
 ///
 /// Reading: the file must exist and be HDF5, else InputError that names it; a dataset that is
 /// absent, damaged or of a type or rank other than asked for is an InputError that names file,
-/// dataset and what was found. Writing: RuntimeFailure with HDF5's own reason.
+/// dataset and what was found. Writing: RuntimeFailure with HDF5's own reason; flush() before the
+/// end, since a destructor cannot report that the last bytes did not fit on the disk.
+///
+/// Types: every LibTorch number type as itself, bool as h5py's enumeration of FALSE and TRUE,
+/// bfloat16 (which HDF5 does not know) as float32. Not for use by several threads at a time.
 class File {
  public:
   static File open(const std::string& path);
   /// Makes a new file (an old one is replaced) readable by HDF5 1.10, with the root attributes
   /// archon_version, schema and schema_version.
   static File create(const std::string& path, const std::string& schema, int schema_version);
-  /// Opens a file that Archon wrote, to go on writing.
+  /// Opens a file that Archon wrote, to go on writing; InputError if it is not there or is not one.
   static File append(const std::string& path);
 
   const std::string& path() const { return path_; }
+  /// Whether a dataset (not a group) is at this path; a leading "/" may be left out everywhere.
   bool has(const std::string& dataset) const;
   DatasetInfo info(const std::string& dataset) const;
   /// All datasets below `group`, sorted by path.
   std::vector<DatasetInfo> datasets(const std::string& group = "/") const;
 
-  /// The whole dataset in its own type, or converted to `dtype` by HDF5.
+  /// The whole dataset in its own type, or converted to `dtype`. Floats are not read as integers,
+  /// and a value that does not fit `dtype` is an InputError, never clipped.
   at::Tensor read(const std::string& dataset, std::optional<at::ScalarType> dtype = {}) const;
   /// Rows [begin, begin + count) along dim 0.
   at::Tensor read_rows(const std::string& dataset, int64_t begin, int64_t count,
                        std::optional<at::ScalarType> dtype = {}) const;
+  /// A dataset of exactly one element.
   double read_scalar(const std::string& dataset) const;
 
   /// Writes a new dataset; groups on the way are made. A 0-d tensor becomes a scalar dataset.

@@ -30,7 +30,7 @@ class HfConfig {
   bool boolean(const std::string& key, bool missing) const;
   std::string text(const std::string& key, const std::string& missing) const;
 
-  /// InputError: `key` asks for what the engine does not do.
+  /// InputError: `key` ("outer.inner" inside an object) asks for what the engine does not do.
   [[noreturn]] void refuse(const std::string& key, const std::string& why) const;
 
  private:
@@ -50,10 +50,10 @@ struct DecoderConfig {
   int64_t vocab_size = 0;
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
-  bool qkv_bias = false;        ///< bias on the query, key and value projections
-  bool qk_norm = false;         ///< RMSNorm over head_dim on every query and key head
-  bool tied_embeddings = false; ///< the head is the embedding
-  bool critic = false;          ///< a score head of one value per token in place of the head
+  bool qkv_bias = false;         ///< bias on the query, key and value projections
+  bool qk_norm = false;          ///< RMSNorm over head_dim on every query and key head
+  bool tied_embeddings = false;  ///< the head is the embedding
+  bool critic = false;           ///< a score head of one value per token in place of the head
   double initializer_range = 0.02;
   at::ScalarType stored_dtype = at::kFloat;  ///< of the released weights
 };
@@ -61,7 +61,11 @@ struct DecoderConfig {
 /// Reads the keys that Llama-like decoders share, in the dialects of transformers 4 and 5
 /// (rope_theta or rope_parameters, torch_dtype or dtype), and refuses by name what the blocks
 /// cannot do: sliding windows in use, rope types other than "default", activations other than
-/// silu, mlp_bias, pruned heads, sizes that make no model.
-DecoderConfig parse_decoder_config(const HfConfig& hf);
+/// silu, attention_bias (unless the architecture has qkv_bias), mlp_bias, dropout, pruned heads,
+/// quantised weights, critics of more than one label, sizes that make no model.
+///
+/// `architecture` states what no config.json says (qkv_bias, qk_norm) and the architecture's own
+/// values of keys that may be missing; a head_dim of 0 there means hidden_size / heads.
+DecoderConfig parse_decoder_config(const HfConfig& hf, const DecoderConfig& architecture = {});
 
 }  // namespace archon

@@ -9,7 +9,13 @@
 ///     ARCHON_PLUGIN("llama", "1.0", registry) {
 ///       registry.add(archon::decoder_model_spec("llama", parse));
 ///     }
+///
+/// where `parse` is a DecoderConfig(const archon::HfConfig&). One ARCHON_PLUGIN per shared object;
+/// it may register several architectures.
 
+#include <torch/headeronly/version.h>
+
+#include <cstddef>
 #include <cstdint>
 
 #include "archon/model/registry.hpp"
@@ -24,7 +30,7 @@ inline constexpr char kPluginMagic[8] = {'A', 'R', 'C', 'H', 'P', 'L', 'U', 'G'}
 struct PluginDescriptor {
   char magic[8];
   std::uint32_t abi_version;
-  std::uint32_t size;          ///< sizeof(PluginDescriptor)
+  std::uint32_t size;  ///< sizeof(PluginDescriptor)
   char torch_version[32];
   char compiler_abi[64];
   char name[64];
@@ -42,9 +48,9 @@ constexpr void copy_text(char (&to)[N], const char (&from)[M]) {
 #define ARCHON_DETAIL_TEXT2(x) #x
 #define ARCHON_DETAIL_TEXT(x) ARCHON_DETAIL_TEXT2(x)
 /// C++ ABI that both sides must share: compiler family's ABI number and the string ABI.
-#define ARCHON_COMPILER_ABI                                      \
-  "gxx_abi=" ARCHON_DETAIL_TEXT(__GXX_ABI_VERSION)               \
-  " cxx11=" ARCHON_DETAIL_TEXT(_GLIBCXX_USE_CXX11_ABI)
+#define ARCHON_COMPILER_ABI                                                      \
+  "gxx_abi=" ARCHON_DETAIL_TEXT(__GXX_ABI_VERSION) " cxx11=" ARCHON_DETAIL_TEXT( \
+      _GLIBCXX_USE_CXX11_ABI)
 
 /// `torch` is the LibTorch version that the plugin was compiled with.
 template <std::size_t T, std::size_t N, std::size_t V>
@@ -62,3 +68,19 @@ constexpr PluginDescriptor make_plugin_descriptor(const char (&torch)[T], const 
 }
 
 }  // namespace archon
+
+#define ARCHON_PLUGIN_SECTION ".archon_plugin"
+#define ARCHON_PLUGIN_REGISTER archon_register_plugin
+
+/// Defines the descriptor and begins the register function, whose body follows. `NAME` and
+/// `VERSION` are string literals; `registry` names the archon::ModelRegistry& of the body.
+#define ARCHON_PLUGIN(NAME, VERSION, registry)                                                     \
+  namespace {                                                                                      \
+  __attribute__((                                                                                  \
+      used, retain,                                                                                \
+      section(                                                                                     \
+          ARCHON_PLUGIN_SECTION))) constexpr ::archon::PluginDescriptor archon_plugin_descriptor = \
+      ::archon::make_plugin_descriptor(TORCH_VERSION, NAME, VERSION);                              \
+  }                                                                                                \
+  extern "C" __attribute__((visibility("default"))) void ARCHON_PLUGIN_REGISTER(                   \
+      [[maybe_unused]] ::archon::ModelRegistry& registry)

@@ -10,7 +10,8 @@
 
 namespace archon {
 
-/// One tensor the optimizer steps: float32 master weights and gradient of the same shape.
+/// One tensor the optimizer steps: contiguous float32 master weights and gradient of the same
+/// shape, possibly empty.
 struct OptimizerTensor {
   std::string name;
   at::Tensor weight;
@@ -25,6 +26,13 @@ class Optimizer {
   virtual void step(double lr, double grad_scale) = 0;
   /// State tensors by name of the weight, then of the state ("exp_avg", "exp_avg_sq").
   virtual std::map<std::string, std::map<std::string, at::Tensor>> state() = 0;
+
+  /// Steps taken, which AdamW's bias correction depends on; a resumed run sets it.
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+
+ protected:
+  int64_t steps_ = 0;
 };
 
 struct AdamWOptions {

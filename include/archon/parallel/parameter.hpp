@@ -33,11 +33,11 @@ struct ParameterSpec {
 /// One leaf of the model: this rank's tp share of its parts.
 ///
 /// `value` is what the model computes with (compute dtype, requires grad); `master` is the
-/// float32 truth that the optimizer steps (the same tensor when the compute dtype is float32);
+/// float32 truth that the optimizer steps (the same storage when the compute dtype is float32);
 /// `grad` is the float32 gradient, summed over micro-batches.
 class Parameter {
  public:
-  explicit Parameter(ParameterSpec spec) : spec_(std::move(spec)) {}
+  explicit Parameter(ParameterSpec spec);
 
   const std::vector<ParameterPart>& parts() const { return spec_.parts; }
   TpPlacement placement() const { return spec_.placement; }

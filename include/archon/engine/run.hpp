@@ -1,0 +1,31 @@
+#pragma once
+
+#include <ATen/core/ScalarType.h>
+
+#include <cstdint>
+#include <iosfwd>
+#include <string>
+
+#include "archon/comm/mpi.hpp"
+#include "archon/engine/options.hpp"
+
+namespace archon {
+
+/// The commands of the engine. train, eval and forward are collective over MPI_COMM_WORLD, with
+/// the same options on every rank. All throw InputError or RuntimeFailure.
+
+/// Trains as asked, and leaves metrics, record and model under `options.output`.
+void run_train(const TrainOptions& options, MpiEnvironment& mpi);
+
+/// Writes the loss over a data set as one JSON object to `json_out`, on world rank 0 only.
+void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json_out);
+
+/// Writes what the model computes for every token of a data set to an HDF5 file.
+void run_forward(const ForwardOptions& options, MpiEnvironment& mpi);
+
+/// Writes a new model with random weights as a HuggingFace folder. Runs in this process alone
+/// and needs no MPI. `config_file` is a HuggingFace config.json.
+void run_init(const std::string& config_file, std::uint64_t seed, const std::string& output,
+              at::ScalarType dtype, std::int64_t max_shard_bytes);
+
+}  // namespace archon

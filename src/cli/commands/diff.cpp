@@ -1,0 +1,158 @@
+#include <algorithm>
+#include <iostream>
+#include <tuple>
+
+#include "archon/base/error.hpp"
+#include "archon/checkpoint/compare.hpp"
+#include "archon/io/json.hpp"
+#include "command.hpp"
+#include "table.hpp"
+
+namespace archon::cli {
+namespace {
+
+using Status = DatasetDifference::Status;
+
+constexpr int kExitEqual = 0;
+constexpr int kExitDiffers = 1;
+
+std::string status_name(Status status) {
+  switch (status) {
+    case Status::equal:
+      return "equal";
+    case Status::within:
+      return "within";
+    case Status::differs:
+      return "DIFFERS";
+    case Status::missing_in_a:
+      return "NOT IN A";
+    case Status::missing_in_b:
+      return "NOT IN B";
+    case Status::shape:
+      return "SHAPE";
+    case Status::type:
+      return "TYPE";
+  }
+  return "";
+}
+
+bool has_numbers(const DatasetDifference& each) {
+  return each.status == Status::equal || each.status == Status::within ||
+         each.status == Status::differs;
+}
+
+// What cannot be compared comes first, then what differs, then the rest; largest first.
+void sort_worst_first(std::vector<DatasetDifference>& datasets) {
+  const auto key = [](const DatasetDifference& each) {
+    const int weight = !has_numbers(each) ? 0 : each.status == Status::differs ? 1 : 2;
+    return std::make_tuple(weight, -each.max_rel, -each.max_abs, each.path);
+  };
+  std::sort(datasets.begin(), datasets.end(),
+            [&](const auto& a, const auto& b) { return key(a) < key(b); });
+}
+
+std::string describe_details(const DatasetDifference& each) {
+  std::string details = each.detail;
+  if (each.not_finite_a != each.not_finite_b || each.not_finite_a > 0)
+    details += fmt::format("{}{} not finite in A, {} in B", details.empty() ? "" : "; ",
+                           each.not_finite_a, each.not_finite_b);
+  return details;
+}
+
+void print_table(const std::vector<DatasetDifference>& datasets) {
+  Table table;
+  table.add({"status", "dataset", "max abs", "max rel", "cosine", "at", "details"});
+  for (const DatasetDifference& each : datasets) {
+    const std::string where = each.max_abs > 0 ? show_shape(each.where) : "";
+    if (has_numbers(each))
+      table.add({status_name(each.status), each.path, fmt::format("{:.3e}", each.max_abs),
+                 fmt::format("{:.3e}", each.max_rel), fmt::format("{:.8f}", each.cosine), where,
+                 describe_details(each)});
+    else
+      table.add({status_name(each.status), each.path, "", "", "", "", describe_details(each)});
+  }
+  table.print(std::cout);
+}
+
+Json to_json(const Comparison& comparison, const CompareOptions& options) {
+  Json json = {{"passed", comparison.passed}, {"rtol", options.rtol}, {"atol", options.atol}};
+  Json& datasets = json["datasets"] = Json::array();
+  for (const DatasetDifference& each : comparison.datasets)
+    datasets.push_back({{"path", each.path},
+                        {"status", status_name(each.status)},
+                        {"details", each.detail},
+                        {"max_abs", each.max_abs},
+                        {"max_rel", each.max_rel},
+                        {"at", each.where},
+                        {"cosine", each.cosine},
+                        {"not_finite_a", each.not_finite_a},
+                        {"not_finite_b", each.not_finite_b}});
+  return json;
+}
+
+class DiffCommand : public LocalCommand {
+  void declare(OptionSet& options) override {
+    options.argument("A", a_, "HDF5 file: the reference");
+    options.argument("B", b_, "HDF5 file that is compared with it");
+    options.group("Options");
+    options.add("rtol", number(compare_.rtol, kNotNegative),
+                "allowed difference relative to the largest magnitude of A's dataset");
+    options.add("atol", number(compare_.atol, kNotNegative), "allowed difference beside that");
+    options.add("only", texts(compare_.only, "GLOB"),
+                "compare these dataset paths only, as in '/steps/*/gradients/*'");
+    options.add("ignore", texts(compare_.ignore, "GLOB"), "leave these dataset paths out");
+    options.add("json", flag(json_), "print JSON in place of the table");
+    options.add_settings_file();
+  }
+
+  std::string details() const override {
+    return "An element differs when |a - b| > atol + rtol x (largest magnitude of A's dataset).\n"
+           "The table shows the worst dataset first. Exit code 0: nothing differs; 1: something\n"
+           "differs, or is in one file only; 2: wrong input.";
+  }
+
+  std::vector<std::pair<std::string, std::string>> examples() const override {
+    return {{"archon diff run1.h5 run4.h5", "two records, with the default bounds"},
+            {"archon diff golden.h5 mine.h5 --rtol 2e-5 --only '/steps/000001/gradients/*'",
+             "the gradients of one step"},
+            {"archon diff a.h5 b.h5 --json --ignore '/steps/*/activations/*'",
+             "for a program to read"}};
+  }
+
+  int run() override {
+    Comparison comparison = compare_files(a_, b_, compare_);
+    ARCHON_VALIDATE(!comparison.datasets.empty(),
+                    "nothing to compare: {} and {} hold no dataset that --only and --ignore leave",
+                    a_, b_);
+    sort_worst_first(comparison.datasets);
+    if (json_)
+      std::cout << to_json(comparison, compare_).dump(2) << '\n';
+    else
+      print(comparison);
+    return comparison.passed ? kExitEqual : kExitDiffers;
+  }
+
+  void print(const Comparison& comparison) const {
+    const auto& all = comparison.datasets;
+    const auto count = [&](auto predicate) {
+      return std::count_if(all.begin(), all.end(), predicate);
+    };
+    const auto equal = count([](const auto& each) { return each.status == Status::equal; });
+    const auto within = count([](const auto& each) { return each.status == Status::within; });
+    print_table(all);
+    std::cout << fmt::format(
+        "{}: {} datasets, {} equal, {} within rtol {:g} and atol {:g}, {} not\n",
+        comparison.passed ? "passed" : "FAILED", all.size(), equal, within, compare_.rtol,
+        compare_.atol, static_cast<long>(all.size()) - equal - within);
+  }
+
+  std::string a_, b_;
+  CompareOptions compare_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_diff() { return std::make_unique<DiffCommand>(); }
+
+}  // namespace archon::cli

@@ -1,0 +1,53 @@
+#include <algorithm>
+#include <iostream>
+
+#include "archon/model/plugin_loader.hpp"
+#include "archon/model/registry.hpp"
+#include "command.hpp"
+#include "table.hpp"
+
+namespace archon::cli {
+namespace {
+
+class PluginsCommand : public LocalCommand {
+  void declare(OptionSet& options) override {
+    options.group("Options");
+    add_plugin_option(options, files_);
+    options.add_settings_file();
+  }
+
+  std::string details() const override {
+    return "Plugins are looked for in the files that --plugin names, then in the folders of\n"
+           "ARCHON_PLUGIN_PATH (with colons between them) or, when that is not set, in the\n"
+           "installed plugin folder and the build tree's.";
+  }
+
+  std::vector<std::pair<std::string, std::string>> examples() const override {
+    return {{"archon plugins", "what this installation has"},
+            {"archon plugins --plugin ./llama.so", "and one more"}};
+  }
+
+  int run() override {
+    const auto plugins = load_plugins(files_);
+    Table table;
+    table.add({"model_type", "plugin", "version", "file"});
+    for (const ModelSpec* spec : ModelRegistry::instance().all()) {
+      const auto plugin =
+          std::find_if(plugins.begin(), plugins.end(),
+                       [&](const LoadedPlugin& each) { return each.file == spec->plugin; });
+      const bool found = plugin != plugins.end();
+      table.add({spec->model_type, found ? plugin->name : "-", found ? plugin->version : "-",
+                 spec->plugin});
+    }
+    table.print(std::cout);
+    return 0;
+  }
+
+  std::vector<std::string> files_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_plugins() { return std::make_unique<PluginsCommand>(); }
+
+}  // namespace archon::cli

@@ -1,0 +1,3 @@
+#include "archon/cli/run.hpp"
+
+int main(int argc, char** argv) { return archon::cli::run(argc, argv); }

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "archon/base/log.hpp"
+#include "archon/engine/options.hpp"
+#include "option_set.hpp"
+
+namespace archon::cli {
+
+/// How the program itself runs, whatever the command computes.
+struct SessionOptions {
+  std::vector<std::string> plugins;  ///< files
+  bool deterministic = false;
+  log::Level log_level = log::Level::info;
+  double collective_timeout = 600;  ///< seconds; 0 = none
+  int threads = 0;                  ///< per rank; 0 = from the cores
+};
+
+/// --dp --cp --tp --dtype --seed
+void add_mesh_options(OptionSet& options, RunOptions& run);
+/// --model --data, both required
+void add_input_options(OptionSet& options, RunOptions& run);
+/// --micro-batch-tokens --max-sequence --pad-limit
+void add_batch_options(OptionSet& options, RunOptions& run);
+/// --plugin
+void add_plugin_option(OptionSet& options, std::vector<std::string>& plugins);
+/// A group with everything of SessionOptions, and --config.
+void add_session_options(OptionSet& options, SessionOptions& session);
+/// --threads --collective-timeout --log-level --config: what commands without a model need.
+void add_process_options(OptionSet& options, SessionOptions& session);
+
+/// Everything of `train`, but for the session.
+void add_train_options(OptionSet& options, TrainOptions& train);
+/// InputError when options of `train` do not go together.
+void check_train_options(const TrainOptions& train);
+
+}  // namespace archon::cli

@@ -1,0 +1,121 @@
+#include "archon/base/error.hpp"
+#include "options.hpp"
+
+namespace archon::cli {
+namespace {
+
+using Shape = LrSchedule::Shape;
+
+void add_length_options(OptionSet& options, TrainOptions& train) {
+  options.group("Length");
+  options.add("steps", integer<int64_t>(train.steps, 1),
+              "last step, counted from the beginning of the run; this or --epochs is needed");
+  options.add("epochs", integer<int64_t>(train.epochs, 1),
+              "passes over the data, in place of --steps");
+}
+
+void add_batch_group(OptionSet& options, TrainOptions& train) {
+  options.group("Batch");
+  options.add("batch-sequences", integer<int64_t>(train.batch_sequences, 0),
+              "sequences per step over all ranks; 0 = the whole file");
+  options.add("shuffle", on_off(train.shuffle), "draw a new order for each epoch");
+  add_batch_options(options, train.run);
+}
+
+void add_loss_options(OptionSet& options, TrainOptions& train) {
+  options.group("Loss");
+  options.add("loss",
+              choice<LossKind>(train.loss, {{"sft", LossKind::sft}, {"critic", LossKind::critic}}),
+              "sft: mean negative log-likelihood of the targets; critic: value loss of a model "
+              "with a score head, on old_values and returns");
+  options.add("value-eps-clip", number(train.value_eps_clip, kNotNegative),
+              "critic: clip values to this far around old_values; 0 = off");
+}
+
+void add_optimizer_options(OptionSet& options, TrainOptions& train) {
+  options.group("Optimizer");
+  options.add("optimizer",
+              choice<OptimizerKind>(train.optimizer,
+                                    {{"adamw", OptimizerKind::adamw}, {"sgd", OptimizerKind::sgd}}),
+              "update rule; weight decay is decoupled in both");
+  options.add("lr", number(train.schedule.lr, kNotNegative), "learning rate, the schedule's peak");
+  options.add("lr-schedule",
+              choice<Shape>(train.schedule.shape, {{"constant", Shape::constant},
+                                                   {"linear", Shape::linear},
+                                                   {"cosine", Shape::cosine}}),
+              "course of the learning rate after the warm-up");
+  options.add("warmup-steps", integer<int64_t>(train.schedule.warmup_steps, 0),
+              "steps over which the learning rate rises linearly to --lr");
+  options.add("min-lr-ratio", number(train.schedule.min_ratio, kFraction),
+              "learning rate of the last step as a share of --lr (linear, cosine)");
+  options.add("beta1", number(train.adamw.beta1, kBelowOne), "AdamW: decay of the first moment");
+  options.add("beta2", number(train.adamw.beta2, kBelowOne), "AdamW: decay of the second moment");
+  options.add("eps", number(train.adamw.eps, kPositive), "AdamW: added to the denominator");
+  options.add("weight-decay", number(train.adamw.weight_decay, kNotNegative),
+              "decoupled weight decay, on every parameter");
+  options.add("no-decay", texts(train.no_decay, "PATTERN"),
+              "parameters without weight decay: a glob of HuggingFace names");
+  options.add("clip-grad-norm", number(train.clip_grad_norm, kNotNegative),
+              "largest global gradient norm; larger gradients are scaled down; 0 = off");
+}
+
+void add_evaluation_options(OptionSet& options, TrainOptions& train) {
+  options.group("Evaluation on the way");
+  options.add("eval-data", text(train.eval_data, "FILE"), "HDF5 token dataset held out");
+  options.add("eval-every", integer<int64_t>(train.eval_every, 1), "evaluate after every N steps");
+}
+
+void add_output_options(OptionSet& options, TrainOptions& train) {
+  options.group("Output");
+  options.require("output", text(train.output, "DIR"),
+                  "folder for metrics.h5, metrics.jsonl and hf/ (the trained model)");
+  options.add("resume", choice<bool>(train.resume_auto, {{"auto", true}, {"none", false}}),
+              "none refuses a folder that holds a run");
+  options.add("save-hf", on_off(train.save_hf), "write the trained model to OUTPUT/hf");
+  options.add("max-shard-size", bytes(train.max_shard_bytes),
+              "largest safetensors file; a larger model is written as several");
+}
+
+void add_record_options(OptionSet& options, TrainOptions& train) {
+  RecordOptions& record = train.record;
+  options.group("Record of steps, for comparing runs with archon diff");
+  options.add("record", text(record.file, "FILE"),
+              "HDF5 file for loss, gradient norm and tensors, whole whatever the mesh");
+  options.add("record-steps", step_range(record.first_step, record.last_step), "steps to record");
+  options.add("record-what",
+              subset({{"gradients", &record.gradients},
+                      {"weights", &record.weights},
+                      {"activations", &record.activations}}),
+              "tensors to record");
+}
+
+}  // namespace
+
+void add_train_options(OptionSet& options, TrainOptions& train) {
+  options.group("Model and data");
+  add_input_options(options, train.run);
+  add_output_options(options, train);
+  add_length_options(options, train);
+  add_batch_group(options, train);
+  add_loss_options(options, train);
+  add_optimizer_options(options, train);
+  add_evaluation_options(options, train);
+  add_record_options(options, train);
+  add_mesh_options(options, train.run);
+}
+
+void check_train_options(const TrainOptions& train) {
+  ARCHON_VALIDATE(train.steps > 0 || train.epochs > 0,
+                  "missing --steps N or --epochs N: how long to train");
+  ARCHON_VALIDATE(train.steps == 0 || train.epochs == 0,
+                  "--steps {} and --epochs {} are both given; give one of them", train.steps,
+                  train.epochs);
+  ARCHON_VALIDATE(train.eval_every == 0 || !train.eval_data.empty(),
+                  "--eval-every {} has nothing to evaluate; name a data set with --eval-data FILE",
+                  train.eval_every);
+  ARCHON_VALIDATE(train.value_eps_clip == 0 || train.loss == LossKind::critic,
+                  "--value-eps-clip {} is for the critic; leave it out, or give --loss critic",
+                  train.value_eps_clip);
+}
+
+}  // namespace archon::cli

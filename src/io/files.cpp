@@ -1,0 +1,68 @@
+#include "archon/io/files.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <system_error>
+
+#include "archon/base/error.hpp"
+#include "atomic_file.hpp"
+
+namespace archon {
+namespace fs = std::filesystem;
+
+std::string read_text_file(const std::string& path) {
+  std::error_code ignored;
+  ARCHON_VALIDATE(!fs::is_directory(path, ignored), "cannot read {}: it is a folder, not a file",
+                  path);
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  ARCHON_VALIDATE(file.is_open(), "cannot read {}: {}", path, std::strerror(errno));
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  ARCHON_VALIDATE(!file.bad(), "cannot read {}: {}", path, std::strerror(errno));
+  return text;
+}
+
+void write_text_file(const std::string& path, const std::string& text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.finish();
+  file.publish();
+  sync_path(parent_folder(path));
+}
+
+void ensure_writable_folder(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  ARCHON_VALIDATE(!error, "cannot make the folder {}: {}; name a folder you may write to", path,
+                  error.message());
+  std::string probe = path + "/.archon-probe-XXXXXX";
+  const int descriptor = ::mkstemp(probe.data());
+  ARCHON_VALIDATE(descriptor >= 0,
+                  "cannot make files in the folder {}: {}; name a folder you may write to", path,
+                  std::strerror(errno));
+  ::close(descriptor);
+  ::unlink(probe.c_str());
+}
+
+void sync_path(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  ARCHON_ENSURE(descriptor >= 0, "cannot open {} to sync it: {}", path, std::strerror(errno));
+  const bool synced = ::fsync(descriptor) == 0;
+  const int reason = errno;
+  ::close(descriptor);
+  // EINVAL: some network file systems have no sync for folders.
+  ARCHON_ENSURE(synced || reason == EINVAL, "cannot sync {}: {}", path, std::strerror(reason));
+}
+
+std::string parent_folder(const std::string& path) {
+  const std::string parent = fs::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+}  // namespace archon

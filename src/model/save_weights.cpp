@@ -1,0 +1,122 @@
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+
+#include <filesystem>
+
+#include "archon/base/error.hpp"
+#include "archon/io/files.hpp"
+#include "archon/model/state_dict.hpp"
+
+namespace archon {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// What a HuggingFace folder holds besides weights and config.
+constexpr const char* kCompanions[] = {"tokenizer.json",
+                                       "tokenizer_config.json",
+                                       "special_tokens_map.json",
+                                       "vocab.json",
+                                       "merges.txt",
+                                       "added_tokens.json",
+                                       "tokenizer.model",
+                                       "chat_template.jinja",
+                                       "generation_config.json"};
+
+const char* hf_dtype_name(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "float32";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    default:
+      break;
+  }
+  throw_runtime_failure(
+      fmt::format("a HuggingFace folder cannot be written in {}", c10::toString(dtype)));
+}
+
+/// The config of the source, its type key brought up to date in the dialect it is written in.
+std::string updated_config(const std::string& source_folder, at::ScalarType dtype) {
+  Json json = HfConfig::read(source_folder).json();
+  const bool has_new_key = json.contains("dtype");
+  if (has_new_key) json["dtype"] = hf_dtype_name(dtype);
+  if (!has_new_key || json.contains("torch_dtype")) json["torch_dtype"] = hf_dtype_name(dtype);
+  return json.dump(2) + "\n";
+}
+
+void write_companions(const std::string& source_folder, const std::string& folder,
+                      at::ScalarType dtype) {
+  write_text_file((fs::path(folder) / "config.json").string(),
+                  updated_config(source_folder, dtype));
+  for (const char* name : kCompanions) {
+    const fs::path source = fs::path(source_folder) / name;
+    if (!fs::is_regular_file(source)) continue;
+    write_text_file((fs::path(folder) / name).string(), read_text_file(source.string()));
+  }
+}
+
+}  // namespace
+
+at::Tensor gather_part(const Parameter& parameter, std::size_t part, const at::Tensor& tensor,
+                       const Communicator& tp) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor local = parameter.local_part(tensor.detach(), part);
+  if (parameter.placement() == TpPlacement::replicated || tp.size() == 1) return local.contiguous();
+
+  const std::vector<int64_t>& shape = parameter.parts().at(part).shape;
+  const int64_t dim = parameter.tp_dim();
+  const std::vector<int64_t> blocks = even_sizes(shape.at(dim), tp.size());
+  if (dim == 0) {
+    at::Tensor whole = at::empty(shape, tensor.options());
+    tp.all_gather(whole, local.contiguous(), blocks);
+    return whole;
+  }
+  // Communicators gather rows, so columns travel transposed.
+  at::Tensor transposed = at::empty({shape[1], shape[0]}, tensor.options());
+  tp.all_gather(transposed, local.t().contiguous(), blocks);
+  return transposed.t().contiguous();
+}
+
+void for_each_whole_tensor(
+    const Model& model, const StateDictAdapter& adapter, const Communicator& tp,
+    const std::function<const at::Tensor&(const Parameter&)>& select,
+    const std::function<void(const std::string&, const at::Tensor&)>& visit) {
+  for (const Parameter* parameter : model.parameters()) {
+    for (std::size_t part = 0; part < parameter->parts().size(); ++part) {
+      visit(adapter.to_hf(parameter->parts()[part].name),
+            gather_part(*parameter, part, select(*parameter), tp));
+    }
+  }
+}
+
+void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
+                    const std::string& source_folder, const std::string& folder,
+                    at::ScalarType dtype, std::int64_t max_shard_bytes) {
+  // The tp group of rank 0 holds every slice; the others have nothing to add.
+  if (mesh.dp_rank() != 0 || mesh.cp_rank() != 0) return;
+  const bool writes = mesh.tp_rank() == 0;
+  if (writes) ensure_writable_folder(folder);
+
+  std::vector<SafetensorsSpec> specs;
+  std::vector<std::pair<const Parameter*, std::size_t>> sources;
+  for (const Parameter* parameter : model.parameters()) {
+    for (std::size_t part = 0; part < parameter->parts().size(); ++part) {
+      const ParameterPart& described = parameter->parts()[part];
+      specs.push_back({adapter.to_hf(described.name), dtype, described.shape});
+      sources.emplace_back(parameter, part);
+    }
+  }
+  auto next = sources.begin();
+  const auto produce = [&](const SafetensorsSpec&) {
+    const auto [parameter, part] = *next++;
+    return gather_part(*parameter, part, parameter->master(), mesh.tp()).to(dtype);
+  };
+  write_safetensors_folder(folder, specs, max_shard_bytes, produce, writes);
+  if (writes) write_companions(source_folder, folder, dtype);
+}
+
+}  // namespace archon

@@ -1,0 +1,108 @@
+#include <ATen/ops/zeros_like.h>
+
+#include <cmath>
+#include <utility>
+
+#include "archon/base/error.hpp"
+#include "archon/optim/optimizer.hpp"
+#include "tensors.hpp"
+
+namespace archon {
+namespace {
+
+// What one step does to every element, bias corrections folded in.
+struct Coefficients {
+  float grad_scale;
+  float keep;  // 1 - lr·decay
+  float one_minus_beta1;
+  float beta2;
+  float one_minus_beta2;
+  float step_size;          // lr / (1 - beta1^t)
+  float inverse_root_bias;  // 1 / sqrt(1 - beta2^t)
+  float eps;
+};
+
+// One pass: each of the four arrays is read once and the three that change are written once.
+void update(float* __restrict weight, const float* __restrict grad, float* __restrict exp_avg,
+            float* __restrict exp_avg_sq, int64_t elements, const Coefficients& given) {
+  const Coefficients c = given;
+  for (int64_t i = 0; i < elements; ++i) {
+    const float g = grad[i] * c.grad_scale;
+    const float m = exp_avg[i] + (g - exp_avg[i]) * c.one_minus_beta1;
+    const float v = exp_avg_sq[i] * c.beta2 + g * g * c.one_minus_beta2;
+    const float denominator = std::sqrt(v) * c.inverse_root_bias + c.eps;
+    weight[i] = weight[i] * c.keep - c.step_size * m / denominator;
+    exp_avg[i] = m;
+    exp_avg_sq[i] = v;
+  }
+}
+
+class AdamW final : public Optimizer {
+ public:
+  AdamW(std::vector<OptimizerTensor> tensors, const AdamWOptions& options) : options_(options) {
+    optim::check(tensors);
+    for (OptimizerTensor& tensor : tensors) {
+      const at::Tensor zeros = at::zeros_like(tensor.weight, at::TensorOptions(at::kFloat));
+      entries_.push_back({std::move(tensor), zeros, at::zeros_like(zeros)});
+    }
+  }
+
+  void step(double lr, double grad_scale) override {
+    ++steps_;
+    for (Entry& entry : entries_) {
+      const Coefficients c = coefficients(lr, grad_scale, entry.tensor.decay);
+      float* weight = entry.tensor.weight.mutable_data_ptr<float>();
+      const float* grad = entry.tensor.grad.const_data_ptr<float>();
+      float* exp_avg = entry.exp_avg.mutable_data_ptr<float>();
+      float* exp_avg_sq = entry.exp_avg_sq.mutable_data_ptr<float>();
+      optim::for_ranges(entry.tensor.weight.numel(), [&](int64_t begin, int64_t end) {
+        update(weight + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin, end - begin, c);
+      });
+    }
+  }
+
+  std::map<std::string, std::map<std::string, at::Tensor>> state() override {
+    std::map<std::string, std::map<std::string, at::Tensor>> state;
+    for (const Entry& entry : entries_)
+      state[entry.tensor.name] = {{"exp_avg", entry.exp_avg}, {"exp_avg_sq", entry.exp_avg_sq}};
+    return state;
+  }
+
+ private:
+  struct Entry {
+    OptimizerTensor tensor;
+    at::Tensor exp_avg, exp_avg_sq;
+  };
+
+  // In double, rounded once: 1 - beta2^t cancels in float32 at the first steps.
+  Coefficients coefficients(double lr, double grad_scale, bool decay) const {
+    const double t = static_cast<double>(steps_);
+    const double bias1 = 1.0 - std::pow(options_.beta1, t);
+    const double bias2 = 1.0 - std::pow(options_.beta2, t);
+    return {.grad_scale = static_cast<float>(grad_scale),
+            .keep = static_cast<float>(1.0 - (decay ? lr * options_.weight_decay : 0.0)),
+            .one_minus_beta1 = static_cast<float>(1.0 - options_.beta1),
+            .beta2 = static_cast<float>(options_.beta2),
+            .one_minus_beta2 = static_cast<float>(1.0 - options_.beta2),
+            .step_size = static_cast<float>(lr / bias1),
+            .inverse_root_bias = static_cast<float>(1.0 / std::sqrt(bias2)),
+            .eps = static_cast<float>(options_.eps)};
+  }
+
+  AdamWOptions options_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_adamw(std::vector<OptimizerTensor> tensors,
+                                      const AdamWOptions& options) {
+  ARCHON_VALIDATE(
+      options.beta1 >= 0.0 && options.beta1 < 1.0 && options.beta2 >= 0.0 && options.beta2 < 1.0,
+      "beta1 {} and beta2 {} do not suit AdamW: they are shares of the past kept in "
+      "running means; choose both from 0 up to, but not including, 1",
+      options.beta1, options.beta2);
+  return std::make_unique<AdamW>(std::move(tensors), options);
+}
+
+}  // namespace archon

@@ -1,0 +1,205 @@
+#include "archon/optim/optimizer.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <boost/test/unit_test.hpp>
+#include <cmath>
+#include <random>
+
+#include "archon/base/error.hpp"
+
+using archon::AdamWOptions;
+using archon::OptimizerTensor;
+
+namespace {
+
+OptimizerTensor make_tensor(const std::string& name, const std::vector<float>& weight) {
+  const at::Tensor tensor = at::tensor(weight);
+  return {name, tensor, at::zeros_like(tensor), true};
+}
+
+void set(const at::Tensor& tensor, const std::vector<float>& values) {
+  at::Tensor(tensor).copy_(at::tensor(values));
+}
+
+void check_close(const at::Tensor& found, const std::vector<double>& expected, double tolerance) {
+  BOOST_REQUIRE(found.numel() == static_cast<int64_t>(expected.size()));
+  const float* values = found.const_data_ptr<float>();
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    BOOST_CHECK_SMALL(values[i] - expected[i], tolerance * (std::abs(expected[i]) + 1e-7));
+}
+
+std::vector<float> random_values(int64_t count, uint64_t seed) {
+  std::mt19937_64 generator(seed);
+  std::vector<float> values(count);
+  for (float& value : values)
+    value = static_cast<float>(static_cast<double>(generator() >> 11) * 0x1p-53 - 0.5);
+  return values;
+}
+
+// AdamW in double, written from the paper's Algorithm 2.
+struct Reference {
+  std::vector<double> weight, exp_avg, exp_avg_sq;
+  AdamWOptions options;
+  int step_number = 0;
+
+  Reference(const std::vector<float>& start, const AdamWOptions& given)
+      : weight(start.begin(), start.end()),
+        exp_avg(start.size()),
+        exp_avg_sq(start.size()),
+        options(given) {}
+
+  void step(const std::vector<float>& grad, double lr, double scale, bool decay) {
+    ++step_number;
+    for (std::size_t i = 0; i < weight.size(); ++i) {
+      const double g = grad[i] * scale;
+      exp_avg[i] = options.beta1 * exp_avg[i] + (1 - options.beta1) * g;
+      exp_avg_sq[i] = options.beta2 * exp_avg_sq[i] + (1 - options.beta2) * g * g;
+      const double m = exp_avg[i] / (1 - std::pow(options.beta1, step_number));
+      const double v = exp_avg_sq[i] / (1 - std::pow(options.beta2, step_number));
+      if (decay) weight[i] -= lr * options.weight_decay * weight[i];
+      weight[i] -= lr * m / (std::sqrt(v) + options.eps);
+    }
+  }
+};
+
+struct Threads {
+  explicit Threads(int count) : before(at::get_num_threads()) { at::set_num_threads(count); }
+  ~Threads() { at::set_num_threads(before); }
+  int before;
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(optimizer)
+
+// Numbers of torch.optim.AdamW (PyTorch 2.13) with the same gradients.
+BOOST_AUTO_TEST_CASE(adamw_agrees_with_pytorch) {
+  const OptimizerTensor tensor = make_tensor("w", {0.5F, -1.25F, 3.0F, 0.0F, 1e-3F});
+  const auto adamw = archon::make_adamw({tensor}, {.beta1 = 0.9, .beta2 = 0.95});
+  for (int step = 1; step <= 5; ++step) {
+    const float s = static_cast<float>(step);
+    set(tensor.grad, {0.1F * s, -0.2F, step % 2 == 0 ? 0.3F : -0.3F, 0.0F, 1e-4F * s});
+    adamw->step(0.01, 1.0);
+  }
+  check_close(tensor.weight, {0.449751973, -1.19386244, 2.99933481, 0.0, -0.0467553772}, 5e-7);
+  const auto state = adamw->state().at("w");
+  check_close(state.at("exp_avg"), {0.131440997, -0.0819019973, -0.0251130015, 0.0, 0.000131441004},
+              5e-7);
+  check_close(state.at("exp_avg_sq"),
+              {0.0262832548, 0.00904876273, 0.0203597173, 0.0, 2.62832547e-08}, 5e-7);
+  BOOST_TEST(adamw->steps() == 5);
+}
+
+BOOST_AUTO_TEST_CASE(adamw_agrees_with_double_precision) {
+  const AdamWOptions options{.beta1 = 0.8, .beta2 = 0.99, .eps = 1e-6, .weight_decay = 0.3};
+  const std::vector<float> start = random_values(1001, 1);
+  OptimizerTensor decayed = make_tensor("decayed", start);
+  OptimizerTensor exempt = make_tensor("exempt", start);
+  exempt.decay = false;
+  const auto adamw = archon::make_adamw({decayed, exempt}, options);
+  Reference decayed_reference(start, options), exempt_reference(start, options);
+  for (int step = 1; step <= 20; ++step) {
+    const std::vector<float> grad = random_values(1001, 100 + step);
+    const double lr = 0.02 / step;
+    const double scale = 1.0 / (1 + step % 3);
+    set(decayed.grad, grad);
+    set(exempt.grad, grad);
+    adamw->step(lr, scale);
+    decayed_reference.step(grad, lr, scale, true);
+    exempt_reference.step(grad, lr, scale, false);
+  }
+  const auto largest_error = [](const at::Tensor& found, const std::vector<double>& expected) {
+    double error = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      error = std::max(error, std::abs(found.const_data_ptr<float>()[i] - expected[i]));
+    return error;
+  };
+  BOOST_TEST(largest_error(decayed.weight, decayed_reference.weight) < 1e-6);
+  BOOST_TEST(largest_error(exempt.weight, exempt_reference.weight) < 1e-6);
+  BOOST_TEST(largest_error(decayed.weight, exempt_reference.weight) > 1e-3);
+}
+
+BOOST_AUTO_TEST_CASE(adamw_gives_the_same_bits_with_any_number_of_threads) {
+  const auto run = [](int threads) {
+    const Threads guard(threads);
+    const OptimizerTensor tensor = make_tensor("w", random_values(200003, 7));
+    const auto adamw = archon::make_adamw({tensor}, {});
+    for (int step = 0; step < 3; ++step) {
+      set(tensor.grad, random_values(200003, 8 + step));
+      adamw->step(1e-2, 0.5);
+    }
+    return tensor.weight;
+  };
+  BOOST_TEST(at::equal(run(1), run(3)));
+}
+
+BOOST_AUTO_TEST_CASE(adamw_goes_on_from_restored_state) {
+  const auto step = [](archon::Optimizer& optimizer, const OptimizerTensor& tensor, int number) {
+    set(tensor.grad, random_values(17, 20 + number));
+    optimizer.step(1e-2, 1.0);
+  };
+  const OptimizerTensor whole = make_tensor("w", random_values(17, 3));
+  const auto straight = archon::make_adamw({whole}, {});
+  for (int i = 0; i < 3; ++i) step(*straight, whole, i);
+
+  const OptimizerTensor resumed{"w", whole.weight.clone(), at::zeros_like(whole.grad), true};
+  const auto second = archon::make_adamw({resumed}, {});
+  for (const char* name : {"exp_avg", "exp_avg_sq"})
+    second->state().at("w").at(name).copy_(straight->state().at("w").at(name));
+  second->set_steps(straight->steps());
+  for (int i = 3; i < 5; ++i) {
+    step(*straight, whole, i);
+    step(*second, resumed, i);
+  }
+  BOOST_TEST(at::equal(whole.weight, resumed.weight));
+}
+
+BOOST_AUTO_TEST_CASE(sgd_steps_against_the_gradient_and_decays) {
+  const OptimizerTensor decayed = make_tensor("a", {1.0F, -2.0F});
+  OptimizerTensor exempt = make_tensor("b", {1.0F, -2.0F});
+  exempt.decay = false;
+  const auto sgd = archon::make_sgd({decayed, exempt}, 0.25);
+  set(decayed.grad, {4.0F, 8.0F});
+  set(exempt.grad, {4.0F, 8.0F});
+  sgd->step(0.5, 0.5);
+  // w - 0.5·(0.5·g + 0.25·w), all exact in binary
+  check_close(decayed.weight, {-0.125, -3.75}, 1e-7);
+  check_close(exempt.weight, {0.0, -4.0}, 1e-7);
+  BOOST_TEST(sgd->state().empty());
+}
+
+BOOST_AUTO_TEST_CASE(empty_shards_are_stepped) {
+  const OptimizerTensor empty{"w", at::zeros({0, 4}), at::zeros({0, 4}), true};
+  archon::make_adamw({empty}, {})->step(0.1, 1.0);
+  archon::make_sgd({empty}, 0.1)->step(0.1, 1.0);
+}
+
+BOOST_AUTO_TEST_CASE(wrong_tensors_are_refused) {
+  const at::Tensor good = at::zeros({4, 4});
+  const std::vector<OptimizerTensor> wrong = {
+      {"w", good.t().narrow(0, 0, 2), good.narrow(0, 0, 2), true},
+      {"w", good, at::zeros({16}), true},
+      {"w", good.to(at::kBFloat16), good, true},
+      {"w", good, good.to(at::kDouble), true},
+      {"w", good, at::Tensor(), true}};
+  for (const OptimizerTensor& tensor : wrong) {
+    BOOST_CHECK_THROW(archon::make_adamw({tensor}, {}), archon::RuntimeFailure);
+    BOOST_CHECK_THROW(archon::make_sgd({tensor}, 0.0), archon::RuntimeFailure);
+  }
+  const OptimizerTensor twice{"w", good, good.clone(), true};
+  BOOST_CHECK_THROW(archon::make_adamw({twice, twice}, {}), archon::RuntimeFailure);
+}
+
+BOOST_AUTO_TEST_CASE(betas_outside_their_range_are_refused) {
+  BOOST_CHECK_THROW(archon::make_adamw({}, {.beta1 = 1.0}), archon::InputError);
+  BOOST_CHECK_THROW(archon::make_adamw({}, {.beta2 = -0.1}), archon::InputError);
+  BOOST_CHECK_THROW(archon::make_adamw({}, {.beta2 = NAN}), archon::InputError);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
