@@ -74,10 +74,8 @@ class Run:
 
 def smoothed(values, window):
     """Mean over the last `window` steps (over fewer at the start)."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    begins = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[begins]) / (ends - begins)
+    ends = range(1, len(values) + 1)
+    return np.array([values[max(0, end - window) : end].mean() for end in ends])
 
 
 def parse_reference(text):

@@ -94,7 +94,8 @@ def parse_arguments(arguments):
     add("--sequence-length", metavar="N", type=sequence_length, default=1024,
         help="tokens per sequence: texts are cut, longer records truncated [%(default)s]")
     add("--document-separator", metavar="STRING",
-        help="splits texts into documents, each ended by the end-of-text token")
+        help="splits texts into documents, each ended by the end-of-text token "
+        "(write --document-separator=--- for one that begins with a dash)")
     add("--prompt-field", metavar="NAME", default="prompt", help="[%(default)s]")
     add("--answer-field", metavar="NAME", default="answer", help="[%(default)s]")
     add("--messages-field", metavar="NAME", default="messages", help="[%(default)s]")
