@@ -39,6 +39,6 @@ install_packages() {
   apt-get update -qq || fail 3 "apt-get update failed" \
     "the package registry cannot be reached or its sources are wrong" \
     "mend that, or install by hand: apt-get install $*"
-  apt-get install -y -qq --no-install-recommends "$@" >&2 || fail 3 "apt-get install failed" \
+  apt-get install -y -qq --no-install-recommends "$@" >/dev/null || fail 3 "apt-get install failed" \
     "see its messages above" "packages asked for: $*"
 }
