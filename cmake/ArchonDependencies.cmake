@@ -4,6 +4,10 @@ find_package(MPI 3.1 REQUIRED COMPONENTS C)
 # mpi.h offers C++ programs bindings that left the standard with MPI 3 and need a library of their own.
 target_compile_definitions(MPI::MPI_C INTERFACE OMPI_SKIP_MPICXX MPICH_SKIP_MPICXX)
 set(HDF5_PREFER_PARALLEL ON)
+# Where Debian keeps the parallel build. FindHDF5 learns it from h5pcc, but that script does not
+# work in a folder with a blank in its name.
+list(APPEND CMAKE_LIBRARY_PATH /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}/hdf5/openmpi)
+list(APPEND CMAKE_INCLUDE_PATH /usr/include/hdf5/openmpi)
 find_package(HDF5 1.10 REQUIRED COMPONENTS C)
 if(NOT HDF5_IS_PARALLEL)
   message(FATAL_ERROR "HDF5 ${HDF5_VERSION} was built without MPI; "

@@ -15,7 +15,7 @@ namespace archon {
 namespace {
 
 constexpr int64_t kLargestReadAhead = int64_t{1} << 20;   // tokens
-constexpr int64_t kSmallestReadAhead = int64_t{1} << 12;  // tokens
+constexpr int64_t kSmallestReadAhead = int64_t{1} << 16;  // about a chunk
 
 constexpr std::array kPerSequence = {"rewards", "group_ids"};
 constexpr std::array kPerToken = {"logprobs",   "prox_logprobs", "ref_logprobs",
@@ -156,12 +156,12 @@ void TokenDataset::check_loss_mask(int64_t sequence, const at::Tensor& mask) con
                   path(), begin, sequence);
 }
 
-// Reads near the last one read ahead, ever further: a walk through the file, even a somewhat
-// shuffled one, reads each chunk about once, and far jumps read nothing but their sequence.
+// A walk through the file, even a somewhat jumbled one, reads ever larger windows and so each
+// chunk about once; a far jump reads nothing but its sequence.
 void TokenDataset::load_window(int64_t begin, int64_t end) const {
   if (begin >= window_.begin && end <= window_.end) return;
-  const int64_t near = std::max(read_ahead_, 2 * (window_.end - window_.begin));
-  const bool walks = std::abs(begin - window_.begin) <= near;
+  const bool walks =
+      std::abs(begin - window_.begin) <= std::max(kSmallestReadAhead, window_.end - window_.begin);
   read_ahead_ = walks ? std::clamp(2 * read_ahead_, kSmallestReadAhead, kLargestReadAhead) : 0;
   window_ = Window{};                   // frees the old one before the new one is read
   if (tokens() <= kLargestReadAhead) {  // a small file is read once, in whatever order
@@ -169,7 +169,9 @@ void TokenDataset::load_window(int64_t begin, int64_t end) const {
     end = tokens();
   }
   const int64_t count = std::min(std::max(end - begin, read_ahead_), tokens() - begin);
-  Window window{.begin = begin, .end = begin + count};
+  Window window;
+  window.begin = begin;
+  window.end = begin + count;
   window.tokens = file_.read_rows("/input_ids", begin, count, at::kLong);
   if (has_loss_mask_) window.loss_mask = file_.read_rows("/loss_mask", begin, count, at::kLong);
   for (const std::string& name : fields_)

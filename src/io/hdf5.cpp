@@ -192,6 +192,14 @@ void write_and_close(const std::string& file_path, const std::string& path, Hand
   ARCHON_HDF5(RuntimeFailure, H5Dclose(dataset.release()), "{}: cannot write {}", file_path, path);
 }
 
+void ensure_row_shape(const std::string& file_path, const DatasetInfo& info,
+                      const at::Tensor& rows) {
+  const at::IntArrayRef shape(info.shape);
+  ARCHON_ENSURE(!shape.empty() && rows.dim() > 0 && rows.sizes().slice(1) == shape.slice(1),
+                "{}: rows of shape [{}] do not fit {} of shape [{}]", file_path,
+                fmt::join(rows.sizes(), ", "), info.path, fmt::join(shape, ", "));
+}
+
 Handle dataset_properties() {
   Handle list(ARCHON_HDF5(RuntimeFailure, H5Pcreate(H5P_DATASET_CREATE), "dataset list"));
   // Equal contents make equal files.
@@ -366,30 +374,23 @@ void File::create_rows(const std::string& dataset, const std::vector<int64_t>& r
 }
 
 void File::append_rows(const std::string& dataset, const at::Tensor& rows) {
-  Dataset found = find_dataset(*this, id_.get(), dataset);
-  const int64_t begin = found.info.rows();
+  const Dataset found = find_dataset(*this, id_.get(), dataset);
+  ensure_row_shape(path_, found.info, rows);
   std::vector<hsize_t> dims(found.info.shape.begin(), found.info.shape.end());
-  ARCHON_ENSURE(!dims.empty() && rows.dim() > 0, "{}: {} needs rows to append to", path_,
-                found.info.path);
   dims.front() += static_cast<hsize_t>(rows.size(0));
   ARCHON_HDF5(RuntimeFailure, H5Dset_extent(found.id.get(), dims.data()),
               "{}: cannot append {} rows to {}", path_, rows.size(0), found.info.path);
-  write_rows(dataset, begin, rows);
+  write_rows(dataset, found.info.rows(), rows);
 }
 
 void File::write_rows(const std::string& dataset, int64_t begin, const at::Tensor& rows) {
   Dataset found = find_dataset(*this, id_.get(), dataset);
-  const at::Tensor host = writable(rows);
-  std::vector<int64_t> expected = found.info.shape;
-  ARCHON_ENSURE(!expected.empty() && host.dim() > 0, "{}: {} has no rows", path_, found.info.path);
-  const int64_t total = expected.front();
-  expected.front() = host.size(0);
-  ARCHON_ENSURE(
-      host.sizes() == at::IntArrayRef(expected) && begin >= 0 && begin + host.size(0) <= total,
-      "{}: a block of shape [{}] at row {} does not fit {} of shape [{}]", path_,
-      fmt::join(host.sizes(), ", "), begin, found.info.path, fmt::join(found.info.shape, ", "));
-  if (host.size(0) > 0) select_rows(found.space.get(), begin, expected);
-  write_and_close(path_, found.info.path, std::move(found.id), found.space.get(), host);
+  ensure_row_shape(path_, found.info, rows);
+  ARCHON_ENSURE(begin >= 0 && begin <= found.info.rows() - rows.size(0),
+                "{}: {} rows at row {} do not fit {}, which has {}", path_, rows.size(0), begin,
+                found.info.path, found.info.rows());
+  if (rows.size(0) > 0) select_rows(found.space.get(), begin, rows.sizes());
+  write_and_close(path_, found.info.path, std::move(found.id), found.space.get(), writable(rows));
 }
 
 void File::flush() {

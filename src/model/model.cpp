@@ -3,8 +3,7 @@
 namespace archon {
 
 std::vector<const Parameter*> Model::parameters() const {
-  // The virtual one hands out what its caller may change; nothing is changed here.
-  const std::vector<Parameter*> all = const_cast<Model*>(this)->parameters();
+  const auto all = const_cast<Model*>(this)->parameters();
   return {all.begin(), all.end()};
 }
 

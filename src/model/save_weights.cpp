@@ -48,8 +48,10 @@ std::string updated_config(const std::string& source_folder, at::ScalarType dtyp
   return json.dump(2) + "\n";
 }
 
-void write_companions(const std::string& source_folder, const std::string& folder,
-                      at::ScalarType dtype) {
+}  // namespace
+
+void write_hf_companions(const std::string& source_folder, const std::string& folder,
+                         at::ScalarType dtype) {
   write_text_file((fs::path(folder) / "config.json").string(),
                   updated_config(source_folder, dtype));
   for (const char* name : kCompanions) {
@@ -58,8 +60,6 @@ void write_companions(const std::string& source_folder, const std::string& folde
     write_text_file((fs::path(folder) / name).string(), read_text_file(source.string()));
   }
 }
-
-}  // namespace
 
 at::Tensor gather_part(const Parameter& parameter, std::size_t part, const at::Tensor& tensor,
                        const Communicator& tp) {
@@ -116,7 +116,7 @@ void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const M
     return gather_part(*parameter, part, parameter->master(), mesh.tp()).to(dtype);
   };
   write_safetensors_folder(folder, specs, max_shard_bytes, produce, writes);
-  if (writes) write_companions(source_folder, folder, dtype);
+  if (writes) write_hf_companions(source_folder, folder, dtype);
 }
 
 }  // namespace archon

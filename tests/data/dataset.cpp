@@ -123,6 +123,12 @@ BOOST_AUTO_TEST_CASE(missing_parts_are_named) {
   check_refused(*this, {"/input_ids"});
 }
 
+BOOST_AUTO_TEST_CASE(a_group_in_place_of_a_dataset_is_named) {
+  datasets.erase("/input_ids");
+  datasets["/input_ids/part_1"] = integers({1, 2});
+  check_refused(*this, {"/input_ids"});
+}
+
 BOOST_AUTO_TEST_CASE(a_missing_field_is_named) {
   check_refused(*this, {"/old_values"}, {"old_values"});
 }

@@ -9,8 +9,8 @@ namespace archon {
 struct CompareOptions {
   double rtol = 1e-5;
   double atol = 1e-8;
-  std::vector<std::string> only;    ///< glob patterns of dataset paths; empty = all
-  std::vector<std::string> ignore;  ///< glob patterns; goes before `only`
+  std::vector<std::string> only = {};    ///< glob patterns of dataset paths; empty = all
+  std::vector<std::string> ignore = {};  ///< glob patterns; goes before `only`
 };
 
 /// How one dataset of A and B differ.

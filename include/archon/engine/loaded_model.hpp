@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "archon/mesh/mesh.hpp"
+#include "archon/model/registry.hpp"
+
+namespace archon {
+
+/// A model with its weights on this rank's place in the mesh.
+struct LoadedModel {
+  HfConfig hf;
+  const ModelSpec* spec = nullptr;
+  std::unique_ptr<Model> model;
+  std::string folder;
+};
+
+/// Reads the config, builds the model, applies the architecture's hooks (tp, then cp), allocates
+/// this rank's shares and fills them from the folder's weights. `mesh` must outlive the model.
+LoadedModel load_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype);
+
+/// Elements of all parameters, over all ranks.
+int64_t count_parameters(const Model& model);
+
+}  // namespace archon

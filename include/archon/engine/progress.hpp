@@ -1,0 +1,34 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace archon {
+
+/// Progress on stderr: a bar that is redrawn on a terminal, a plain line now and then elsewhere.
+class Progress {
+ public:
+  /// Steps first_step..last_step are to come. Silent unless `enabled` (world rank 0).
+  Progress(bool enabled, int64_t first_step, int64_t last_step);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void update(int64_t step, double loss, double tokens_per_second);
+  /// Leaves the bar's line, so that something else can be printed.
+  void interrupt();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  bool enabled_;
+  bool terminal_;
+  bool line_open_ = false;
+  int64_t first_step_, last_step_;
+  Clock::time_point start_, last_line_;
+};
+
+/// "1:02:03" or "02:03".
+std::string format_duration(double seconds);
+
+}  // namespace archon

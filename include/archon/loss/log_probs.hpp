@@ -1,0 +1,48 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "archon/comm/communicator.hpp"
+
+/// Log-probabilities of a vocabulary-parallel head, computed in chunks of tokens: a whole
+/// [tokens, vocabulary] tensor of logits is never held. Arithmetic behind the logits is float32.
+///
+/// The tp ranks hold one loss together: each computes the same log-probabilities, and the
+/// gradient with respect to `hidden` is this rank's part of a sum over tp.
+namespace archon {
+
+/// This tp rank's rows of the head: even_range(vocab_size, tp).
+struct VocabParallelHead {
+  at::Tensor weight;  ///< [vocab rows of this rank, hidden_size]
+  int64_t vocab_size;
+  const Communicator& tp;
+  double temperature = 1.0;  ///< logits are divided by it
+};
+
+struct LogProbs {
+  at::Tensor log_probs;  ///< float32 [tokens]; 0 where the label is negative
+  at::Tensor entropy;    ///< float32 [tokens] of the whole distribution; 0 where no label; only
+                         ///< if asked for, and without gradient
+};
+
+/// log softmax(hidden · headᵀ / temperature)[label] for hidden [tokens, hidden_size] and labels
+/// int64 [tokens] (negative: none). Differentiable in hidden and weight; backward recomputes the
+/// logits of each chunk.
+LogProbs vocab_parallel_log_probs(const at::Tensor& hidden, const VocabParallelHead& head,
+                                  const at::Tensor& labels, bool with_entropy = false);
+
+/// Σ weights[t] · (−log p[t]), as float64 [1]. Because the weights are known in advance, the
+/// gradients are computed in the forward pass, with no recomputation; tokens of weight 0 cost
+/// nothing. weights float32 [tokens], without gradient.
+at::Tensor linear_cross_entropy(const at::Tensor& hidden, const VocabParallelHead& head,
+                                const at::Tensor& labels, const at::Tensor& weights);
+
+/// This rank's logits [tokens, vocab rows], float32, of a chunk that the caller keeps small.
+at::Tensor local_logits(const at::Tensor& hidden, const VocabParallelHead& head);
+
+/// Tokens per chunk for a head of `vocab_rows` rows.
+int64_t logit_chunk_tokens(int64_t vocab_rows);
+
+}  // namespace archon

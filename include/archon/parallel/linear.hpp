@@ -1,0 +1,11 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace archon {
+
+/// y = x weightᵀ + bias, differentiable. x [tokens, in], weight [out, in], bias [out] or
+/// undefined.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
+
+}  // namespace archon

@@ -1,0 +1,82 @@
+#include "archon/checkpoint/recorder.hpp"
+
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+namespace archon {
+
+void ActivationCollector::keep(const std::string& name, const at::Tensor& share) {
+  const Communicator& group = mesh_.model_parallel();
+  const at::Tensor local = share.detach().to(at::kFloat).contiguous();
+  at::Tensor stream = at::empty({local.size(0) * group.size(), local.size(1)}, local.options());
+  // The group's ranks are cp-major, as the shares lie in the stream.
+  group.all_gather(stream, local);
+  streams_[name] = stream;
+}
+
+void ActivationCollector::on_hidden(int64_t index, const at::Tensor& hidden) {
+  keep(fmt::format("hidden/{}", index), hidden);
+}
+
+void ActivationCollector::on_final_norm(const at::Tensor& hidden) { keep("final_norm", hidden); }
+
+std::vector<std::string> activation_names(int64_t layers) {
+  std::vector<std::string> names;
+  for (int64_t i = 0; i <= layers; ++i) names.push_back(fmt::format("hidden/{}", i));
+  names.push_back("final_norm");
+  return names;
+}
+
+GoldenRecorder::GoldenRecorder(const std::string& file, const Model& model,
+                               const StateDictAdapter& adapter, const Mesh& mesh)
+    : model_(model), adapter_(adapter), mesh_(mesh) {
+  if (mesh.world().rank() == 0) file_ = h5::File::create(file, "archon.golden", 1);
+}
+
+std::string GoldenRecorder::path(const std::string& name) const {
+  return fmt::format("/steps/{:06}/{}", step_, name);
+}
+
+void GoldenRecorder::begin_step(int64_t step) { step_ = step; }
+
+void GoldenRecorder::begin_activations(int64_t tokens) {
+  TokenOutputs outputs(file_ ? &*file_ : nullptr, mesh_);
+  for (const std::string& name : activation_names(model_.config().num_layers))
+    outputs.create(path("activations/" + name), {model_.config().hidden_size}, tokens);
+}
+
+void GoldenRecorder::activations(const std::map<std::string, at::Tensor>& streams,
+                                 const TokenPlaces& places) {
+  TokenOutputs outputs(file_ ? &*file_ : nullptr, mesh_);
+  for (const auto& [name, stream] : streams)
+    outputs.write(path("activations/" + name), stream, places);
+}
+
+void GoldenRecorder::loss(double value) {
+  if (file_) file_->write_scalar(path("loss"), value);
+}
+
+void GoldenRecorder::grad_norm(double norm) {
+  if (file_) file_->write_scalar(path("grad_norm"), norm);
+}
+
+void GoldenRecorder::gradients() {
+  write_tensors("gradients", [](const Parameter& p) -> const at::Tensor& { return p.grad(); });
+}
+
+void GoldenRecorder::weights() {
+  write_tensors("weights", [](const Parameter& p) -> const at::Tensor& { return p.master(); });
+  if (file_) file_->flush();
+}
+
+void GoldenRecorder::write_tensors(
+    const std::string& group, const std::function<const at::Tensor&(const Parameter&)>& select) {
+  // One tp group holds everything; the others have the same bits.
+  if (mesh_.dp_rank() != 0 || mesh_.cp_rank() != 0) return;
+  for_each_whole_tensor(model_, adapter_, mesh_.tp(), select,
+                        [&](const std::string& name, const at::Tensor& whole) {
+                          if (file_) file_->write(path(group + "/" + name), whole);
+                        });
+}
+
+}  // namespace archon

@@ -1,0 +1,61 @@
+#include "archon/engine/batcher.hpp"
+
+#include <c10/core/ScalarType.h>
+
+#include "archon/base/error.hpp"
+#include "archon/data/packing.hpp"
+
+namespace archon {
+namespace {
+
+// How many micro-batches' worth of tokens for_each packs at once: enough to fill them well.
+constexpr int64_t kGroupMicroBatches = 8;
+
+}  // namespace
+
+Batcher::Batcher(const RunOptions& options, const std::string& data, const DecoderConfig& config,
+                 const Mesh& mesh, std::vector<std::string> fields)
+    : dataset_(data, config.vocab_size, std::move(fields)),
+      micro_batch_tokens_(options.micro_batch_tokens),
+      padding_multiple_(padding_multiple(config.hidden_size, c10::elementSize(options.dtype),
+                                         options.pad_limit, mesh.shape().tp, mesh.shape().cp)),
+      mesh_(mesh) {
+  if (options.max_sequence == 0) return;
+  for (int64_t i = 0; i < dataset_.size(); ++i)
+    ARCHON_VALIDATE(dataset_.length(i) <= options.max_sequence,
+                    "{}: sequence {} has {} tokens, more than --max-sequence {}; shorten the "
+                    "sequences of the dataset, or raise the limit",
+                    dataset_.path(), i, dataset_.length(i), options.max_sequence);
+}
+
+std::vector<PackedBatch> Batcher::load(const std::vector<int64_t>& sequences) const {
+  std::vector<int64_t> lengths;
+  lengths.reserve(sequences.size());
+  for (const int64_t sequence : sequences) lengths.push_back(dataset_.length(sequence));
+  const MicroBatchPlan plan = plan_micro_batches(lengths, micro_batch_tokens_, mesh_.shape().dp);
+
+  std::vector<PackedBatch> batches;
+  for (const std::vector<int64_t>& members : plan[mesh_.dp_rank()]) {
+    std::vector<Sequence> packed;
+    packed.reserve(members.size());
+    for (const int64_t member : members) packed.push_back(dataset_.read(sequences[member]));
+    batches.push_back(pack(packed, padding_multiple_));
+  }
+  return batches;
+}
+
+void Batcher::for_each(const std::function<void(const PackedBatch&)>& visit) const {
+  const int64_t group_tokens = kGroupMicroBatches * micro_batch_tokens_ * mesh_.shape().dp;
+  std::vector<int64_t> group;
+  int64_t tokens = 0;
+  for (int64_t sequence = 0; sequence < dataset_.size(); ++sequence) {
+    group.push_back(sequence);
+    tokens += dataset_.length(sequence);
+    if (tokens < group_tokens && sequence + 1 < dataset_.size()) continue;
+    for (const PackedBatch& batch : load(group)) visit(batch);
+    group.clear();
+    tokens = 0;
+  }
+}
+
+}  // namespace archon

@@ -1,0 +1,50 @@
+#include "archon/engine/evaluate.hpp"
+
+#include <c10/core/GradMode.h>
+
+#include <chrono>
+#include <cmath>
+#include <ostream>
+
+#include "archon/engine/run.hpp"
+#include "archon/io/json.hpp"
+
+namespace archon {
+
+EvalResult evaluate(const LoadedModel& loaded, const Mesh& mesh, const Batcher& batcher,
+                    const Objective& objective) {
+  const c10::NoGradGuard no_grad;
+  EvalResult result{0, batcher.dataset().size(), batcher.dataset().tokens(), 0};
+  double sum = 0;
+  int64_t targets = 0;
+  batcher.for_each([&](const PackedBatch& batch) {
+    sum += objective(*loaded.model, mesh, batch, /*scale=*/1.0).share;
+    targets += batch.targets;
+  });
+  result.targets = mesh.dp().all_reduce(targets);
+  sum = mesh.shard_group().all_reduce(sum);
+  if (result.targets > 0) result.loss = sum / static_cast<double>(result.targets);
+  return result;
+}
+
+void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json_out) {
+  const Mesh mesh(resolve_mesh_shape(options.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  const LoadedModel loaded = load_model(options.model, mesh, options.dtype);
+  const Objective objective{loaded.model->config().critic ? LossKind::critic : LossKind::sft};
+  const Batcher batcher(options, options.data, loaded.model->config(), mesh, objective.fields());
+  const auto start = std::chrono::steady_clock::now();
+  const EvalResult result = evaluate(loaded, mesh, batcher, objective);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (mesh.world().rank() != 0) return;
+  Json json = {{"loss", result.loss},
+               {"sequences", result.sequences},
+               {"tokens", result.tokens},
+               {"targets", result.targets},
+               {"seconds", seconds},
+               {"tokens_per_second", static_cast<double>(result.tokens) / seconds}};
+  if (!loaded.model->config().critic) json["perplexity"] = std::exp(result.loss);
+  json_out << json.dump(2) << std::endl;
+}
+
+}  // namespace archon

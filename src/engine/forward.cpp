@@ -1,0 +1,145 @@
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+
+#include "archon/base/error.hpp"
+#include "archon/base/log.hpp"
+#include "archon/checkpoint/recorder.hpp"
+#include "archon/data/gather.hpp"
+#include "archon/engine/batcher.hpp"
+#include "archon/engine/loaded_model.hpp"
+#include "archon/engine/objective.hpp"
+#include "archon/engine/run.hpp"
+#include "archon/io/files.hpp"
+#include "archon/parallel/partition.hpp"
+
+namespace archon {
+namespace {
+
+/// Position-aligned [T] (entry t predicts token t+1) to token-aligned: shifted by one. The last
+/// entry of a sequence is 0, so first tokens come out as 0.
+at::Tensor token_aligned(const at::Tensor& x) {
+  at::Tensor shifted = at::zeros_like(x);
+  shifted.narrow(0, 1, x.size(0) - 1).copy_(x.narrow(0, 0, x.size(0) - 1));
+  return shifted;
+}
+
+/// Shares of all tp and cp ranks [T/(cp·tp), ...] to the whole stream.
+at::Tensor whole_stream(const at::Tensor& share, const Mesh& mesh) {
+  auto shape = share.sizes().vec();
+  shape[0] *= mesh.model_parallel().size();
+  at::Tensor stream = at::empty(shape, share.options());
+  mesh.model_parallel().all_gather(stream, share.contiguous());
+  return stream;
+}
+
+/// Logits of the whole vocabulary for this cp slice: [T/cp, vocabulary].
+at::Tensor gather_logits(const at::Tensor& local, const Model& model, const Mesh& mesh) {
+  const int64_t vocab = model.config().vocab_size;
+  at::Tensor columns = at::empty({vocab, local.size(0)}, local.options());
+  mesh.tp().all_gather(columns, local.t().contiguous(), even_sizes(vocab, mesh.shape().tp));
+  return columns.t().contiguous();
+}
+
+class ForwardRun {
+ public:
+  ForwardRun(const ForwardOptions& options, const Mesh& mesh)
+      : options_(options),
+        mesh_(mesh),
+        loaded_(load_model(options.run.model, mesh, options.run.dtype)),
+        batcher_(options.run, options.run.data, loaded_.model->config(), mesh) {
+    const bool critic = loaded_.model->config().critic;
+    ARCHON_VALIDATE(!critic || !(options.logprobs || options.entropy || options.logits),
+                    "this model is a critic: it has values, and no logprobs, entropy or logits; "
+                    "ask for --what values (or hidden)");
+    ARCHON_VALIDATE(critic || !options.values,
+                    "this model has no score head, so no values; ask for logprobs, entropy, logits "
+                    "or hidden");
+  }
+
+  void run() {
+    if (mesh_.world().rank() == 0)
+      file_ = h5::File::create(options_.output, "archon.forward", 1);
+    TokenOutputs outputs(file_ ? &*file_ : nullptr, mesh_);
+    create_datasets(outputs);
+    const c10::NoGradGuard no_grad;
+    batcher_.for_each([&](const PackedBatch& batch) { process(batch, outputs); });
+    if (file_) file_->write("/cu_seqlens", cu_seqlens());
+  }
+
+ private:
+  at::Tensor cu_seqlens() const {
+    const auto& offsets = batcher_.dataset().cu_seqlens();
+    at::Tensor tensor = at::empty({static_cast<int64_t>(offsets.size())}, at::kLong);
+    std::copy(offsets.begin(), offsets.end(), tensor.data_ptr<int64_t>());
+    return tensor;
+  }
+
+  void create_datasets(TokenOutputs& outputs) {
+    const DecoderConfig& config = loaded_.model->config();
+    const int64_t tokens = batcher_.dataset().tokens();
+    if (options_.logprobs) outputs.create("/logprobs", {}, tokens);
+    if (options_.entropy) outputs.create("/entropy", {}, tokens);
+    if (options_.values) outputs.create("/values", {}, tokens);
+    if (options_.logits) outputs.create("/logits", {config.vocab_size}, tokens);
+    if (options_.hidden)
+      for (const std::string& name : activation_names(config.num_layers))
+        outputs.create("/" + name, {config.hidden_size}, tokens);
+  }
+
+  void process(const PackedBatch& batch, TokenOutputs& outputs) {
+    TokenPlaces places{batch.cu_seqlens, {}};
+    for (const int64_t sequence : batch.sequences)
+      places.file_rows.push_back(batcher_.dataset().cu_seqlens()[sequence]);
+    const PackedBatch slice = ulysses_slice_inputs(batch, mesh_.cp_rank(), mesh_.shape().cp);
+
+    ActivationCollector collector(mesh_);
+    const at::Tensor share =
+        loaded_.model->forward(model_input(slice), options_.hidden ? &collector : nullptr);
+    for (const auto& [name, stream] : collector.take()) outputs.write("/" + name, stream, places);
+    if (options_.values)
+      outputs.write("/values", whole_stream(critic_values(*loaded_.model, share), mesh_), places);
+    if (options_.logprobs || options_.entropy || options_.logits)
+      write_distributions(share, slice, places, outputs);
+  }
+
+  void write_distributions(const at::Tensor& share, const PackedBatch& slice,
+                           const TokenPlaces& places, TokenOutputs& outputs) {
+    at::Tensor hidden = at::empty({slice.tokens.size(0), share.size(1)}, share.options());
+    mesh_.tp().all_gather(hidden, share.contiguous());
+    const VocabParallelHead head = vocab_parallel_head(*loaded_.model, mesh_, options_.temperature);
+    if (options_.logprobs || options_.entropy) {
+      const LogProbs result =
+          vocab_parallel_log_probs(hidden, head, slice.labels, options_.entropy);
+      const auto whole = [&](const at::Tensor& x) {
+        return token_aligned(ulysses_gather_output(x, mesh_.cp()));
+      };
+      if (options_.logprobs) outputs.write("/logprobs", whole(result.log_probs), places);
+      if (options_.entropy) outputs.write("/entropy", whole(result.entropy), places);
+    }
+    if (options_.logits)
+      outputs.write("/logits",
+                    ulysses_gather_output(
+                        gather_logits(local_logits(hidden, head), *loaded_.model, mesh_),
+                        mesh_.cp()),
+                    places);
+  }
+
+  const ForwardOptions& options_;
+  const Mesh& mesh_;
+  LoadedModel loaded_;
+  Batcher batcher_;
+  std::optional<h5::File> file_;  // world rank 0 only
+};
+
+}  // namespace
+
+void run_forward(const ForwardOptions& options, MpiEnvironment& mpi) {
+  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  ForwardRun(options, mesh).run();
+  log::info("wrote {}", options.output);
+}
+
+}  // namespace archon

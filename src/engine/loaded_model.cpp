@@ -1,0 +1,29 @@
+#include "archon/engine/loaded_model.hpp"
+
+#include <functional>
+#include <numeric>
+
+namespace archon {
+
+LoadedModel load_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype) {
+  LoadedModel loaded{HfConfig::read(folder), nullptr, nullptr, folder};
+  loaded.spec = &ModelRegistry::instance().find(loaded.hf.model_type());
+  loaded.model = loaded.spec->make_model(loaded.spec->parse_config(loaded.hf));
+  loaded.spec->apply_tp(*loaded.model, mesh.tp());
+  loaded.spec->apply_cp(*loaded.model, mesh.cp(), mesh.tp().size());
+  const WeightFolder weights(folder);
+  loaded.model->allocate(dtype);
+  load_weights(*loaded.model, loaded.spec->adapter, weights);
+  return loaded;
+}
+
+int64_t count_parameters(const Model& model) {
+  int64_t total = 0;
+  for (const Parameter* parameter : model.parameters())
+    for (const ParameterPart& part : parameter->parts())
+      total += std::accumulate(part.shape.begin(), part.shape.end(), int64_t{1},
+                               std::multiplies<>());
+  return total;
+}
+
+}  // namespace archon

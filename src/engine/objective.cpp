@@ -1,0 +1,74 @@
+#include "archon/engine/objective.hpp"
+
+#include <ATen/ops/where.h>
+
+#include "archon/base/error.hpp"
+#include "archon/loss/critic.hpp"
+#include "archon/parallel/collectives.hpp"
+#include "archon/parallel/linear.hpp"
+
+namespace archon {
+namespace {
+
+MicroBatchLoss sft_loss(const at::Tensor& hidden, const Model& model, const Mesh& mesh,
+                        const PackedBatch& slice, double scale) {
+  const at::Tensor weights = slice.target_mask.to(at::kFloat).mul(scale);
+  const at::Tensor loss =
+      linear_cross_entropy(differentiable::all_gather(hidden, mesh.tp()),
+                           vocab_parallel_head(model, mesh), slice.labels, weights);
+  return {loss, loss.item<double>()};
+}
+
+MicroBatchLoss critic_loss(const at::Tensor& hidden, const Model& model, const Mesh& mesh,
+                           const PackedBatch& slice, double scale, double eps_clip) {
+  const int64_t tokens = hidden.size(0);
+  const auto mine = [&](const at::Tensor& x) {
+    return x.narrow(0, mesh.tp_rank() * tokens, tokens);
+  };
+  const at::Tensor loss =
+      critic_loss_sum(critic_values(model, hidden), mine(slice.fields.at("old_values")),
+                      mine(slice.fields.at("returns")), mine(slice.target_mask), eps_clip)
+          .mul(scale);
+  return {loss, mesh.tp().all_reduce(loss.item<double>())};
+}
+
+}  // namespace
+
+std::vector<std::string> Objective::fields() const {
+  if (kind == LossKind::critic) return {"old_values", "returns"};
+  return {};
+}
+
+void Objective::validate(const DecoderConfig& config) const {
+  if (kind == LossKind::critic)
+    ARCHON_VALIDATE(config.critic,
+                    "--loss critic needs a model with a score head (architecture "
+                    "*ForTokenClassification); this one predicts tokens");
+  else
+    ARCHON_VALIDATE(!config.critic,
+                    "this model is a critic (it has a score head and predicts no tokens); train it "
+                    "with --loss critic, or ask `forward` for --what values");
+}
+
+MicroBatchLoss Objective::operator()(Model& model, const Mesh& mesh, const PackedBatch& batch,
+                                     double scale, ActivationObserver* observer) const {
+  const PackedBatch slice = ulysses_slice_inputs(batch, mesh.cp_rank(), mesh.shape().cp);
+  const at::Tensor hidden = model.forward(model_input(slice), observer);
+  return kind == LossKind::critic
+             ? critic_loss(hidden, model, mesh, slice, scale, value_eps_clip)
+             : sft_loss(hidden, model, mesh, slice, scale);
+}
+
+ModelInput model_input(const PackedBatch& slice) {
+  return {slice.tokens, slice.positions, slice.cu_seqlens, slice.max_seqlen};
+}
+
+VocabParallelHead vocab_parallel_head(const Model& model, const Mesh& mesh, double temperature) {
+  return {model.head().value(), model.config().vocab_size, mesh.tp(), temperature};
+}
+
+at::Tensor critic_values(const Model& model, const at::Tensor& hidden) {
+  return archon::linear(hidden, model.head().value()).view({-1}).to(at::kFloat);
+}
+
+}  // namespace archon

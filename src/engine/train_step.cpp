@@ -1,0 +1,128 @@
+#include "archon/engine/train_step.hpp"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "archon/base/log.hpp"
+#include "archon/optim/clip.hpp"
+#include "archon/optim/gradients.hpp"
+
+namespace archon {
+namespace {
+
+/// Where a step's sequences lie in its record: in the order of the file.
+class StepPlaces {
+ public:
+  StepPlaces(const TokenDataset& dataset, std::vector<int64_t> sequences) {
+    std::sort(sequences.begin(), sequences.end());
+    for (const int64_t sequence : sequences) {
+      first_row_[sequence] = tokens_;
+      tokens_ += dataset.length(sequence);
+    }
+  }
+  int64_t tokens() const { return tokens_; }
+  TokenPlaces of(const PackedBatch& batch) const {
+    TokenPlaces places{batch.cu_seqlens, {}};
+    for (const int64_t sequence : batch.sequences)
+      places.file_rows.push_back(first_row_.at(sequence));
+    return places;
+  }
+
+ private:
+  std::map<int64_t, int64_t> first_row_;
+  int64_t tokens_ = 0;
+};
+
+bool matches_any(const std::vector<std::string>& patterns, const std::string& name) {
+  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+    return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+  });
+}
+
+int64_t global_targets(const std::vector<PackedBatch>& batches, const Mesh& mesh) {
+  int64_t targets = 0;
+  for (const PackedBatch& batch : batches) targets += batch.targets;
+  return mesh.dp().all_reduce(targets);
+}
+
+/// Runs every micro-batch forward and backward; returns the loss of the global batch.
+double accumulate_gradients(const TrainOptions& options, const LoadedModel& loaded,
+                            const Mesh& mesh, const std::vector<PackedBatch>& batches,
+                            int64_t targets, const StepPlaces& places, GoldenRecorder* recorder) {
+  const Objective objective{options.loss, options.value_eps_clip};
+  const double scale = 1.0 / static_cast<double>(std::max<int64_t>(targets, 1));
+  const bool record_activations = recorder != nullptr && options.record.activations;
+  if (record_activations) recorder->begin_activations(places.tokens());
+  double loss = 0;
+  for (const PackedBatch& batch : batches) {
+    ActivationCollector collector(mesh);
+    const MicroBatchLoss part = objective(*loaded.model, mesh, batch, scale,
+                                          record_activations ? &collector : nullptr);
+    part.loss.backward();
+    for (Parameter* parameter : loaded.model->parameters()) parameter->collect_grad();
+    loss += part.share;
+    if (record_activations) recorder->activations(collector.take(), places.of(batch));
+  }
+  return mesh.shard_group().all_reduce(loss);
+}
+
+void record_before_step(const RecordOptions& options, const StepResult& result,
+                        GoldenRecorder& recorder) {
+  recorder.loss(result.loss);
+  recorder.grad_norm(result.grad_norm);
+  if (options.gradients) recorder.gradients();
+}
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, Model& model,
+                                          const StateDictAdapter& adapter) {
+  std::vector<OptimizerTensor> tensors;
+  for (Parameter* parameter : model.parameters()) {
+    parameter->zero_grad();
+    for (std::size_t part = 0; part < parameter->parts().size(); ++part) {
+      const std::string name = adapter.to_hf(parameter->parts()[part].name);
+      tensors.push_back({name, parameter->local_part(parameter->master(), part),
+                         parameter->local_part(parameter->grad(), part),
+                         !matches_any(options.no_decay, name)});
+    }
+  }
+  if (options.optimizer == OptimizerKind::sgd)
+    return make_sgd(std::move(tensors), options.adamw.weight_decay);
+  return make_adamw(std::move(tensors), options.adamw);
+}
+
+StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
+                      const Batcher& batcher, Optimizer& optimizer,
+                      const std::vector<int64_t>& sequences, double lr, GoldenRecorder* recorder) {
+  const auto parameters = loaded.model->parameters();
+  for (Parameter* parameter : parameters) parameter->zero_grad();
+
+  const std::vector<PackedBatch> batches = batcher.load(sequences);
+  const StepPlaces places(batcher.dataset(), sequences);
+  StepResult result;
+  result.tokens = places.tokens();
+  result.targets = global_targets(batches, mesh);
+  result.loss = accumulate_gradients(options, loaded, mesh, batches, result.targets, places,
+                                     recorder);
+  reduce_gradients(parameters, mesh);
+  result.grad_norm = gradient_norm(parameters, mesh);
+  if (recorder != nullptr) record_before_step(options.record, result, *recorder);
+
+  if (result.targets == 0) {
+    log::warning("this batch has no target token: its loss is 0 and no step is taken");
+  } else if (!std::isfinite(result.grad_norm)) {
+    log::warning("the gradient norm is {}: no step is taken", result.grad_norm);
+  } else {
+    optimizer.step(lr, clip_coefficient(result.grad_norm, options.clip_grad_norm));
+    for (Parameter* parameter : parameters) parameter->refresh_value();
+    result.stepped = true;
+  }
+  if (recorder != nullptr && options.record.weights) recorder->weights();
+  return result;
+}
+
+}  // namespace archon

@@ -1,0 +1,265 @@
+#include "archon/loss/log_probs.hpp"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/nonzero.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "archon/base/error.hpp"
+#include "archon/parallel/matmul.hpp"
+#include "archon/parallel/partition.hpp"
+#include "softmax_kernels.hpp"
+
+namespace archon {
+namespace {
+
+using kernels::SoftmaxStats;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr int64_t kStatsWidth = sizeof(SoftmaxStats) / sizeof(float);
+constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
+
+/// A token's distribution over the whole vocabulary.
+struct Distribution {
+  float max, sum, weighted, label;
+  float log_prob() const { return label - max - std::log(sum); }
+  float entropy() const { return std::log(sum) - weighted / sum; }
+};
+
+Distribution merge(const SoftmaxStats* stats, int64_t stride, int ranks) {
+  float max = kNegativeInfinity;
+  for (int r = 0; r < ranks; ++r) max = std::max(max, stats[r * stride].max);
+  Distribution all{max, 0, 0, 0};
+  for (int r = 0; r < ranks; ++r) {
+    const SoftmaxStats& s = stats[r * stride];
+    if (s.sum == 0) continue;
+    const float shift = s.max - max, factor = std::exp(shift);
+    all.sum += s.sum * factor;
+    all.weighted += (s.weighted + s.sum * shift) * factor;
+    all.label += s.label;
+  }
+  return all;
+}
+
+/// One chunk of tokens: its logits, turned into exp(logit − local max), and the statistics.
+class Chunk {
+ public:
+  Chunk(const at::Tensor& hidden, const VocabParallelHead& head, const int64_t* labels)
+      : head_(head),
+        labels_(labels),
+        tokens_(hidden.size(0)),
+        rows_(head.weight.size(0)),
+        first_row_(even_range(head.vocab_size, head.tp.size(), head.tp.rank()).begin) {
+    exponentials_ = local_logits(hidden, head);
+    stats_ = at::empty({tokens_, kStatsWidth}, at::kFloat);
+    float* logits = exponentials_.data_ptr<float>();
+    auto* stats = reinterpret_cast<SoftmaxStats*>(stats_.data_ptr<float>());
+    at::parallel_for(0, tokens_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        if (rows_ == 0) {
+          stats[t] = {kNegativeInfinity, 0, 0, 0};
+          continue;
+        }
+        const int64_t row = labels_[t] - first_row_;
+        const bool mine = labels_[t] >= 0 && row >= 0 && row < rows_;
+        const float label = mine ? logits[t * rows_ + row] : 0.0f;
+        stats[t] = kernels::exponentiate(logits + t * rows_, rows_);
+        stats[t].label = label;
+      }
+    });
+  }
+
+  const at::Tensor& stats() const { return stats_; }
+
+  /// Collective over tp: every token's distribution over the whole vocabulary.
+  std::vector<Distribution> gather() const {
+    at::Tensor all = stats_;
+    if (head_.tp.size() > 1) {
+      all = at::empty({head_.tp.size() * tokens_, kStatsWidth}, at::kFloat);
+      head_.tp.all_gather(all, stats_);
+    }
+    const auto* stats = reinterpret_cast<const SoftmaxStats*>(all.const_data_ptr<float>());
+    std::vector<Distribution> result(tokens_);
+    for (int64_t t = 0; t < tokens_; ++t) result[t] = merge(stats + t, tokens_, head_.tp.size());
+    return result;
+  }
+
+  /// Turns the exponentials into d(Σ g·log p)/d logits, in the hidden states' type:
+  /// g·(onehot − p) / temperature, given the whole vocabulary's `max` and `sum` per token.
+  template <class Max, class Sum>
+  at::Tensor logits_gradient(const float* grad, const Max& max, const Sum& sum,
+                             at::ScalarType dtype) {
+    float* row = exponentials_.data_ptr<float>();
+    const auto* stats = reinterpret_cast<const SoftmaxStats*>(stats_.const_data_ptr<float>());
+    const float inverse_temperature = static_cast<float>(1.0 / head_.temperature);
+    at::parallel_for(0, tokens_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const float g = labels_[t] >= 0 ? grad[t] * inverse_temperature : 0.0f;
+        const float p_scale = g == 0 ? 0.0f : std::exp(stats[t].max - max(t)) / sum(t);
+        kernels::scale_row(row + t * rows_, rows_, -g * p_scale);
+        const int64_t label = labels_[t] - first_row_;
+        if (g != 0 && label >= 0 && label < rows_) row[t * rows_ + label] += g;
+      }
+    });
+    return exponentials_.to(dtype);
+  }
+
+ private:
+  const VocabParallelHead& head_;
+  const int64_t* labels_;
+  int64_t tokens_, rows_, first_row_;
+  at::Tensor exponentials_, stats_;
+};
+
+/// Calls body(begin, count) for chunks whose logits stay within a few MiB.
+template <class Body>
+void for_chunks(int64_t tokens, const VocabParallelHead& head, const Body& body) {
+  // All tp ranks must cut alike, though their row counts may differ by one.
+  const int64_t step = logit_chunk_tokens(even_range(head.vocab_size, head.tp.size(), 0).size());
+  for (int64_t begin = 0; begin < tokens; begin += step)
+    body(begin, std::min(step, tokens - begin));
+}
+
+struct LogProbsFunction : torch::autograd::Function<LogProbsFunction> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
+                               const at::Tensor& weight, const at::Tensor& labels,
+                               int64_t vocab_size, const Communicator* tp, double temperature) {
+    const VocabParallelHead head{weight, vocab_size, *tp, temperature};
+    const int64_t tokens = hidden.size(0);
+    at::Tensor log_probs = at::zeros({tokens}, at::kFloat), entropy = at::zeros({tokens}, at::kFloat);
+    at::Tensor max = at::zeros({tokens}, at::kFloat), sum = at::zeros({tokens}, at::kFloat);
+    const int64_t* label = labels.const_data_ptr<int64_t>();
+    for_chunks(tokens, head, [&](int64_t begin, int64_t count) {
+      const Chunk chunk(hidden.narrow(0, begin, count), head, label + begin);
+      const auto whole = chunk.gather();
+      for (int64_t t = 0; t < count; ++t) {
+        max.data_ptr<float>()[begin + t] = whole[t].max;
+        sum.data_ptr<float>()[begin + t] = whole[t].sum;
+        if (label[begin + t] < 0) continue;
+        log_probs.data_ptr<float>()[begin + t] = whole[t].log_prob();
+        entropy.data_ptr<float>()[begin + t] = whole[t].entropy();
+      }
+    });
+    context->save_for_backward({hidden, weight, labels, max, sum});
+    context->saved_data["vocab_size"] = vocab_size;
+    context->saved_data["tp"] = reinterpret_cast<int64_t>(tp);
+    context->saved_data["temperature"] = temperature;
+    context->mark_non_differentiable({entropy});
+    return {log_probs, entropy};
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &hidden = saved[0], &weight = saved[1], &labels = saved[2];
+    const float* max = saved[3].const_data_ptr<float>();
+    const float* sum = saved[4].const_data_ptr<float>();
+    const auto* tp = reinterpret_cast<const Communicator*>(context->saved_data["tp"].toInt());
+    const VocabParallelHead head{weight, context->saved_data["vocab_size"].toInt(), *tp,
+                                 context->saved_data["temperature"].toDouble()};
+    const at::Tensor grad = grads[0].contiguous();
+    at::Tensor hidden_grad = at::zeros_like(hidden);
+    at::Tensor weight_grad = at::zeros(weight.sizes(), at::kFloat);
+    for_chunks(hidden.size(0), head, [&](int64_t begin, int64_t count) {
+      const at::Tensor x = hidden.narrow(0, begin, count);
+      Chunk chunk(x, head, labels.const_data_ptr<int64_t>() + begin);
+      const at::Tensor logits_grad = chunk.logits_gradient(
+          grad.const_data_ptr<float>() + begin, [&](int64_t t) { return max[begin + t]; },
+          [&](int64_t t) { return sum[begin + t]; }, hidden.scalar_type());
+      hidden_grad.narrow(0, begin, count).copy_(matmul_nt(logits_grad, weight.t()));
+      weight_grad.add_(matmul_nt(logits_grad.t(), x.t()));
+    });
+    return {hidden_grad, weight_grad.to(weight.scalar_type()), at::Tensor(), at::Tensor(),
+            at::Tensor(), at::Tensor()};
+  }
+};
+
+/// Only rows of non-zero weight reach it.
+struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden,
+                            const at::Tensor& weight, const at::Tensor& labels,
+                            const at::Tensor& weights, int64_t vocab_size, const Communicator* tp,
+                            double temperature, bool with_gradient) {
+    const VocabParallelHead head{weight, vocab_size, *tp, temperature};
+    const int64_t tokens = hidden.size(0);
+    const int64_t* label = labels.const_data_ptr<int64_t>();
+    const at::Tensor negative = weights.neg();
+    double loss = 0;
+    at::Tensor hidden_grad, weight_grad;
+    if (with_gradient) {
+      hidden_grad = at::zeros_like(hidden);
+      weight_grad = at::zeros(weight.sizes(), at::kFloat);
+    }
+    for_chunks(tokens, head, [&](int64_t begin, int64_t count) {
+      const at::Tensor x = hidden.narrow(0, begin, count);
+      Chunk chunk(x, head, label + begin);
+      const auto whole = chunk.gather();
+      const float* g = negative.const_data_ptr<float>() + begin;
+      for (int64_t t = 0; t < count; ++t) loss += double{g[t]} * whole[t].log_prob();
+      if (!with_gradient) return;
+      const at::Tensor logits_grad =
+          chunk.logits_gradient(g, [&](int64_t t) { return whole[t].max; },
+                                [&](int64_t t) { return whole[t].sum; }, hidden.scalar_type());
+      hidden_grad.narrow(0, begin, count).copy_(matmul_nt(logits_grad, weight.t()));
+      weight_grad.add_(matmul_nt(logits_grad.t(), x.t()));
+    });
+    if (with_gradient)
+      context->save_for_backward({hidden_grad, weight_grad.to(weight.scalar_type())});
+    return at::zeros({1}, at::kDouble).fill_(loss);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const double scale = grads[0].item<double>();
+    const auto scaled = [scale](const at::Tensor& grad) {
+      return scale == 1.0 ? grad : grad.mul(scale);
+    };
+    return {scaled(saved[0]), scaled(saved[1]), at::Tensor(), at::Tensor(),
+            at::Tensor(),     at::Tensor(),     at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+int64_t logit_chunk_tokens(int64_t vocab_rows) {
+  constexpr int64_t kChunkElements = int64_t{4} << 20;  // 16 MiB of float32 logits
+  return std::clamp<int64_t>(kChunkElements / std::max<int64_t>(1, vocab_rows), 16, 4096);
+}
+
+at::Tensor local_logits(const at::Tensor& hidden, const VocabParallelHead& head) {
+  at::Tensor logits = matmul_nt(hidden, head.weight).to(at::kFloat);
+  if (head.temperature != 1.0) logits.div_(head.temperature);
+  return logits;
+}
+
+LogProbs vocab_parallel_log_probs(const at::Tensor& hidden, const VocabParallelHead& head,
+                                  const at::Tensor& labels, bool with_entropy) {
+  const auto outputs =
+      LogProbsFunction::apply(hidden.contiguous(), head.weight, labels.contiguous(),
+                              head.vocab_size, &head.tp, head.temperature);
+  return {outputs[0], with_entropy ? outputs[1] : at::Tensor()};
+}
+
+at::Tensor linear_cross_entropy(const at::Tensor& hidden, const VocabParallelHead& head,
+                                const at::Tensor& labels, const at::Tensor& weights) {
+  const at::Tensor active = weights.nonzero().view({-1});
+  const bool all = active.size(0) == weights.size(0);
+  const auto pick = [&](const at::Tensor& x) {
+    return (all ? x : x.index_select(0, active)).contiguous();
+  };
+  const bool with_gradient = c10::GradMode::is_enabled() &&
+                             (hidden.requires_grad() || head.weight.requires_grad());
+  return CrossEntropyFunction::apply(pick(hidden), head.weight, pick(labels), pick(weights),
+                                     head.vocab_size, &head.tp, head.temperature, with_gradient);
+}
+
+}  // namespace archon

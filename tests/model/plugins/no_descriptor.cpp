@@ -1,0 +1,2 @@
+// A shared object that is no plugin.
+extern "C" void archon_register_plugin() {}
