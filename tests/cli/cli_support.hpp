@@ -23,8 +23,4 @@ inline void check_refused(const ProcessResult& result, const std::vector<std::st
   for (const std::string& part : parts) CHECK_CONTAINS(result.err, part);
 }
 
-inline void write_file(const std::string& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
-
 }  // namespace archon::test

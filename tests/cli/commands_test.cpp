@@ -27,7 +27,7 @@ struct TwoFiles {
     file.flush();
   }
   TemporaryFolder folder;
-  std::string a = folder.file("a.h5"), b = folder.file("b.h5");
+  std::string a = folder / "a.h5", b = folder / "b.h5";
 };
 
 void write_token_file(const std::string& path, int64_t last_offset) {
@@ -78,9 +78,9 @@ BOOST_FIXTURE_TEST_CASE(diff_prints_json, TwoFiles) {
 }
 
 BOOST_FIXTURE_TEST_CASE(diff_of_wrong_input_exits_2, TwoFiles) {
-  check_refused(run_archon({"diff", a, folder.file("none.h5")}), {folder.file("none.h5")});
-  write_file(folder.file("text.h5"), "no HDF5\n");
-  check_refused(run_archon({"diff", folder.file("text.h5"), a}), {folder.file("text.h5")});
+  check_refused(run_archon({"diff", a, folder / "none.h5"}), {folder / "none.h5"});
+  write_bytes(folder / "text.h5", "no HDF5\n");
+  check_refused(run_archon({"diff", folder / "text.h5", a}), {folder / "text.h5"});
   check_refused(run_archon({"diff", a, b, "--only", "/nothing"}), {"compare"});
   check_refused(run_archon({"diff", a, b, "--rtol", "-1"}), {"--rtol -1 must be"});
 }
@@ -102,20 +102,19 @@ BOOST_FIXTURE_TEST_CASE(local_commands_run_once_under_a_launcher, TwoFiles) {
 
 BOOST_AUTO_TEST_CASE(inspect_token_dataset) {
   const TemporaryFolder folder;
-  write_token_file(folder.file("tokens.h5"), 10);
-  const auto result = run_archon({"inspect", folder.file("tokens.h5")});
+  write_token_file(folder / "tokens.h5", 10);
+  const auto result = run_archon({"inspect", folder / "tokens.h5"});
   BOOST_CHECK_EQUAL(result.exit_code, 0);
   CHECK_CONTAINS(result.out, "token dataset: 2 sequences, 10 tokens, 5 targets, longest 7");
   CHECK_CONTAINS(result.out, "tokens\n");  // the schema
   CHECK_CONTAINS(result.out, "/input_ids   int32  [10]");
-  write_token_file(folder.file("damaged.h5"), 9);
-  CHECK_CONTAINS(run_archon({"inspect", folder.file("damaged.h5")}).out,
+  write_token_file(folder / "damaged.h5", 9);
+  CHECK_CONTAINS(run_archon({"inspect", folder / "damaged.h5"}).out,
                  "damaged: cu_seqlens does not run from 0 to 10");
 }
 
 BOOST_AUTO_TEST_CASE(inspect_golden) {
-  const std::string golden =
-      std::string(std::getenv("ARCHON_TEST_SOURCE_DIR")) + "/tests/golden/q2_critic/golden.h5";
+  const std::string golden = test_file("golden/q2_critic/golden.h5");
   const auto result = run_archon({"inspect", golden});
   BOOST_CHECK_EQUAL(result.exit_code, 0);
   CHECK_CONTAINS(result.out, golden + ": HDF5 file");
@@ -128,8 +127,8 @@ BOOST_AUTO_TEST_CASE(inspect_model_folder_and_safetensors) {
       folder.path(), {{"a.weight", at::kBFloat16, {2, 3}}, {"b.bias", at::kFloat, {5}}}, 1 << 20,
       [](const SafetensorsSpec& spec) { return at::full(spec.shape, 1, spec.dtype); }, true);
   check_refused(run_archon({"inspect", folder.path()}), {"holds no config.json"});
-  write_file(folder.file("config.json"), R"({"model_type": "qwen3", "hidden_size": 48})");
-  for (const std::string& path : {folder.path(), folder.file("model.safetensors")}) {
+  write_bytes(folder / "config.json", R"({"model_type": "qwen3", "hidden_size": 48})");
+  for (const std::string& path : {folder.path(), folder / "model.safetensors"}) {
     const auto result = run_archon({"inspect", path});
     BOOST_CHECK_EQUAL(result.exit_code, 0);
     CHECK_CONTAINS(result.out, "11 parameters in 2 tensors");
@@ -140,14 +139,14 @@ BOOST_AUTO_TEST_CASE(inspect_model_folder_and_safetensors) {
 
 BOOST_AUTO_TEST_CASE(inspect_refuses_what_it_does_not_know) {
   const TemporaryFolder folder;
-  const std::string file = folder.file("notes.txt");
+  const std::string file = folder / "notes.txt";
   check_refused(run_archon({"inspect", file}), {file + " does not exist"});
-  write_file(file, "text");
+  write_bytes(file, "text");
   check_refused(run_archon({"inspect", file}), {file + " is neither"});
-  write_file(folder.file("cut.h5"), "\x89HDF\r\n\x1a\n and no more");
-  check_refused(run_archon({"inspect", folder.file("cut.h5")}), {"cut.h5"});
-  write_file(folder.file("cut.safetensors"), "abc");
-  check_refused(run_archon({"inspect", folder.file("cut.safetensors")}), {"cut.safetensors"});
+  write_bytes(folder / "cut.h5", "\x89HDF\r\n\x1a\n and no more");
+  check_refused(run_archon({"inspect", folder / "cut.h5"}), {"cut.h5"});
+  write_bytes(folder / "cut.safetensors", "abc");
+  check_refused(run_archon({"inspect", folder / "cut.safetensors"}), {"cut.safetensors"});
 }
 
 BOOST_AUTO_TEST_CASE(plugins_are_listed) {

@@ -116,8 +116,8 @@ BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
 
 BOOST_AUTO_TEST_CASE(environment_goes_before_the_settings_file) {
   const TemporaryFolder folder;
-  const std::string file = folder.file("run.conf");
-  write_file(file, "# a comment\n\n  lr = slow # another\nweight-decay=1X#\n");
+  const std::string file = folder / "run.conf";
+  write_bytes(file, "# a comment\n\n  lr = slow # another\nweight-decay=1X#\n");
   // The value that wins is the one that is refused.
   check_refused(train_with({"--config", file}), {"--lr slow (from " + file + ":3) must be"});
   check_refused(train_with({}, {{"ARCHON_CONFIG", file}}), {"--lr slow (from " + file + ":3)"});
@@ -135,16 +135,16 @@ BOOST_AUTO_TEST_CASE(environment_goes_before_the_settings_file) {
 
 BOOST_AUTO_TEST_CASE(settings_file_can_give_required_options) {
   const TemporaryFolder folder;
-  const std::string file = folder.file("run.conf");
-  write_file(file, "model = m\ndata = d\noutput = o\nno-decay = a\nno-decay = b\n");
+  const std::string file = folder / "run.conf";
+  write_bytes(file, "model = m\ndata = d\noutput = o\nno-decay = a\nno-decay = b\n");
   check_refused(run_archon({"train", "--config", file}), {"missing --steps N or --epochs N"});
 }
 
 BOOST_AUTO_TEST_CASE(malformed_settings_files) {
   const TemporaryFolder folder;
-  const std::string file = folder.file("run.conf");
+  const std::string file = folder / "run.conf";
   const auto refused = [&](const std::string& text, const std::string& part) {
-    write_file(file, text);
+    write_bytes(file, text);
     check_refused(train_with({"--config", file}), {part});
   };
   refused("lr = 1\nsteps 3\n", file + ":2: \"steps 3\" is not a setting");
@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(malformed_settings_files) {
   refused("config = other\n", file + ":1: unknown key config");
   refused("lr = 1\nlr = 2\n", file + ":2: lr is set a second time");
   refused("lr =\n", "--lr \"\" (from " + file + ":1) must be");
-  check_refused(train_with({"--config", folder.file("none")}), {folder.file("none")});
+  check_refused(train_with({"--config", folder / "none"}), {folder / "none"});
 }
 
 BOOST_AUTO_TEST_CASE(init_takes_config_for_the_model) {

@@ -8,14 +8,13 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <map>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "support/temporary_folder.hpp"
 
 extern char** environ;
 
@@ -28,33 +27,6 @@ struct ProcessResult {
   std::string err;
   double seconds = 0;
 };
-
-/// A new, empty folder, removed with everything in it at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    path_ = (std::filesystem::temp_directory_path() / "archon-test-XXXXXX").string();
-    if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::string& path() const { return path_; }
-  std::string file(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
-
-inline std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
 
 /// The environment of this test without what a launcher put there (the test itself runs under
 /// mpiexec) and without Archon's own variables; `extra` is added.
@@ -84,7 +56,7 @@ inline ProcessResult run_process(std::vector<std::string> command,
                                  const std::map<std::string, std::string>& extra = {},
                                  std::chrono::seconds limit = std::chrono::seconds(60)) {
   const TemporaryFolder folder;
-  const std::string out = folder.file("out"), err = folder.file("err");
+  const std::string out = folder / "out", err = folder / "err";
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
@@ -115,8 +87,8 @@ inline ProcessResult run_process(std::vector<std::string> command,
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(out),
-          read_file(err), seconds.count()};
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_bytes(out),
+          read_bytes(err), seconds.count()};
 }
 
 inline std::string archon_program() {
