@@ -12,10 +12,14 @@ namespace {
 
 spdlog::level::level_enum to_spdlog(Level level) {
   switch (level) {
-    case Level::debug: return spdlog::level::debug;
-    case Level::info: return spdlog::level::info;
-    case Level::warning: return spdlog::level::warn;
-    case Level::error: return spdlog::level::err;
+    case Level::debug:
+      return spdlog::level::debug;
+    case Level::info:
+      return spdlog::level::info;
+    case Level::warning:
+      return spdlog::level::warn;
+    case Level::error:
+      return spdlog::level::err;
   }
   return spdlog::level::info;
 }
@@ -38,8 +42,8 @@ Level parse_level(std::string_view text) {
   if (text == "info") return Level::info;
   if (text == "warning") return Level::warning;
   if (text == "error") return Level::error;
-  throw InputError(fmt::format(
-      "--log-level {} is not a level; choose debug, info, warning or error", text));
+  throw InputError(
+      fmt::format("--log-level {} is not a level; choose debug, info, warning or error", text));
 }
 
 void configure(Level level, int rank, int world_size) {

@@ -32,8 +32,8 @@ void TokenOutputs::write(const std::string& dataset, const at::Tensor& stream,
   std::vector<int64_t> lengths(places.file_rows.size());
   for (std::size_t i = 0; i < lengths.size(); ++i)
     lengths[i] = places.cu_seqlens[i + 1] - places.cu_seqlens[i];
-  const at::Tensor rows = gather_rows_over_dp(
-      stream.narrow(0, 0, places.cu_seqlens.back()).to(at::kFloat), mesh_.dp());
+  const at::Tensor rows =
+      gather_rows_over_dp(stream.narrow(0, 0, places.cu_seqlens.back()).to(at::kFloat), mesh_.dp());
   const at::Tensor all_lengths = gather_rows_over_dp(at::tensor(lengths, at::kLong), mesh_.dp());
   const at::Tensor all_places =
       gather_rows_over_dp(at::tensor(places.file_rows, at::kLong), mesh_.dp());
@@ -41,8 +41,7 @@ void TokenOutputs::write(const std::string& dataset, const at::Tensor& stream,
   int64_t at = 0;
   for (int64_t i = 0; i < all_lengths.size(0); ++i) {
     const int64_t length = all_lengths.const_data_ptr<int64_t>()[i];
-    file_->write_rows(dataset, all_places.const_data_ptr<int64_t>()[i],
-                      rows.narrow(0, at, length));
+    file_->write_rows(dataset, all_places.const_data_ptr<int64_t>()[i], rows.narrow(0, at, length));
     at += length;
   }
 }

@@ -24,7 +24,7 @@ const std::vector<CommandEntry>& commands() {
       {"eval", "report the loss of a model over a token dataset, as JSON", make_eval},
       {"forward", "write what a model computes for every token to HDF5", make_forward},
       {"init", "make a new model with random weights from a config.json", make_init},
-      {"diff", "compare two HDF5 files dataset by dataset", make_diff},
+      {"diff", "compare two HDF5 files or model folders, dataset by dataset", make_diff},
       {"inspect", "say what is in an HDF5 file, a safetensors file or a model folder",
        make_inspect},
       {"doctor", "show what this machine offers, each part proven by a live check", make_doctor},

@@ -149,18 +149,20 @@ Finding check_mpi(const Communicator& world) {
                                   thread_level_name(level), size, size == 1 ? "" : "s")};
 }
 
-Finding check_launcher() {
-  if (!started_by_launcher())
-    return {Status::absent, "started directly; several ranks need mpiexec or srun"};
+std::string find_launcher() {
+  if (!started_by_launcher()) return "";
   const std::string job = environment("SLURM_JOB_ID");
-  if (!environment("OMPI_COMM_WORLD_RANK").empty() &&
-      environment("OMPI_MCA_ess_base_jobid").empty() && !environment("SLURM_STEP_ID").empty())
-    return {Status::ok, fmt::format("srun, Slurm job {}", job)};
-  if (!environment("OMPI_COMM_WORLD_RANK").empty())
-    return {Status::ok, "mpiexec of Open MPI" + (job.empty() ? "" : ", Slurm job " + job)};
-  if (!environment("SLURM_STEP_ID").empty())
-    return {Status::ok, fmt::format("srun, Slurm job {}", job)};
-  return {Status::ok, "a launcher that announces PMI ranks"};
+  const std::string in_job = job.empty() ? "" : ", Slurm job " + job;
+  // Open MPI's mpiexec may itself have been started by srun, so it is looked for first.
+  if (!environment("OMPI_COMM_WORLD_RANK").empty()) return "mpiexec of Open MPI" + in_job;
+  if (!environment("SLURM_STEP_ID").empty()) return "srun" + in_job;
+  return "a launcher that announces PMI or PMIx ranks";
+}
+
+Finding check_launcher(const std::string& launcher) {
+  if (launcher.empty())
+    return {Status::absent, "started directly; several ranks need mpiexec or srun"};
+  return {Status::ok, launcher};
 }
 
 Finding check_pmix() {

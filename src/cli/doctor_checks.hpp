@@ -15,11 +15,15 @@ struct Finding {
   std::string detail;
 };
 
+/// Who started this process, or "". Ask before MPI_Init: it sets a launcher's variables itself.
+std::string find_launcher();
+
 // Each check uses the part it is about. All are collective over `world`, and throw when the part
 // does not do what it should.
 
 Finding check_mpi(const Communicator& world);
-Finding check_launcher();
+/// `launcher` as find_launcher() named it before MPI started.
+Finding check_launcher(const std::string& launcher);
 Finding check_pmix();
 /// Ranks, hosts, and which ranks are where.
 Finding check_hosts(const Communicator& world);

@@ -41,7 +41,7 @@ po::options_description describe(const std::vector<OptionName>& options) {
   po::options_description description;
   for (const OptionName& option : options) {
     auto* const value = po::value<std::string>();
-    if (option.is_switch) value->implicit_value("on");
+    if (option.is_switch) value->zero_tokens();
     description.add_options()(option.name.c_str(), value, "");
   }
   return description;
@@ -56,7 +56,9 @@ po::parsed_options tokenize(const std::vector<std::string>& arguments,
         .style(style::allow_long | style::long_allow_adjacent | style::long_allow_next)
         .allow_unregistered()
         .run();
-  } catch (const po::error_with_option_name& error) {
+  } catch (const po::invalid_command_line_syntax& error) {
+    ARCHON_VALIDATE(error.kind() != po::invalid_syntax::extra_parameter, "{} takes no value",
+                    error.get_option_name());
     throw InputError(fmt::format("{} needs a value", error.get_option_name()));
   }
 }

@@ -126,10 +126,10 @@ Work Communicator::all_gather_impl(at::Tensor output, const at::Tensor& input,
   check_tensor(output, "all_gather");
   check_tensor(input, "all_gather");
   const Blocks blocks = blocks_of(output, std::move(rows), size_, "all_gather");
-  ARCHON_ENSURE(blocks.counts[rank_] == input.numel() &&
-                    output.scalar_type() == input.scalar_type(),
-                "all_gather: the input ({} elements) is not this rank's block of the output ({})",
-                input.numel(), blocks.counts[rank_]);
+  ARCHON_ENSURE(
+      blocks.counts[rank_] == input.numel() && output.scalar_type() == input.scalar_type(),
+      "all_gather: the input ({} elements) is not this rank's block of the output ({})",
+      input.numel(), blocks.counts[rank_]);
   if (size_ == 1) {
     if (output.const_data_ptr() != input.const_data_ptr()) output.view_as(input).copy_(input);
     return Work();
@@ -189,9 +189,9 @@ Work Communicator::all_to_all_impl(at::Tensor output, const at::Tensor& input,
   const bool even = input_rows.empty();
   const Blocks in = blocks_of(input, std::move(input_rows), size_, "all_to_all");
   const Blocks out = blocks_of(output, std::move(output_rows), size_, "all_to_all");
-  ARCHON_ENSURE(output.scalar_type() == input.scalar_type() &&
-                    in.counts[rank_] == out.counts[rank_],
-                "all_to_all: input and output do not match");
+  ARCHON_ENSURE(
+      output.scalar_type() == input.scalar_type() && in.counts[rank_] == out.counts[rank_],
+      "all_to_all: input and output do not match");
   if (size_ == 1) {
     output.view({-1}).copy_(input.view({-1}));
     return Work();
@@ -216,16 +216,15 @@ Work Communicator::broadcast_impl(at::Tensor tensor, int root, bool async) const
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
       "broadcast", async,
-      [=] {
-        transfer->broadcast(tensor.data_ptr(), tensor.numel(), tensor.element_size(), root);
-      },
+      [=] { transfer->broadcast(tensor.data_ptr(), tensor.numel(), tensor.element_size(), root); },
       [transfer, tensor] { transfer->wait(); });
 }
 
 Work Communicator::barrier_impl(bool async) const {
   if (size_ == 1) return Work();
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
-  return launch("barrier", async, [=] { transfer->barrier(); }, [transfer] { transfer->wait(); });
+  return launch(
+      "barrier", async, [=] { transfer->barrier(); }, [transfer] { transfer->wait(); });
 }
 
 void Communicator::all_reduce(at::Tensor tensor, ReduceOp op) const {
@@ -293,8 +292,7 @@ std::string Communicator::broadcast(const std::string& text, int root) const {
   at::Tensor bytes = at::empty({*length.data_ptr<int64_t>()}, at::kByte);
   if (rank_ == root) std::copy(text.begin(), text.end(), bytes.data_ptr<uint8_t>());
   broadcast(bytes, root);
-  return std::string(reinterpret_cast<const char*>(bytes.const_data_ptr<uint8_t>()),
-                     bytes.numel());
+  return std::string(reinterpret_cast<const char*>(bytes.const_data_ptr<uint8_t>()), bytes.numel());
 }
 
 }  // namespace archon

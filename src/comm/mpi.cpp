@@ -67,8 +67,8 @@ MpiEnvironment::MpiEnvironment() {
   ARCHON_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
   ARCHON_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size_));
   MPI_Comm local = MPI_COMM_NULL;
-  ARCHON_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL,
-                                 &local));
+  ARCHON_MPI(
+      MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local));
   const MpiComm owned(local);
   ARCHON_MPI(MPI_Comm_size(local, &local_size_));
   ranks_sharing_cores_ = count_ranks_with_my_affinity(local, local_size_);

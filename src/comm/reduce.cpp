@@ -24,9 +24,12 @@ struct Accumulator<c10::Half> {
 template <class T>
 auto combine(T a, T b, ReduceOp op) {
   switch (op) {
-    case ReduceOp::sum: return static_cast<T>(a + b);
-    case ReduceOp::max: return std::max(a, b);
-    case ReduceOp::min: return std::min(a, b);
+    case ReduceOp::sum:
+      return static_cast<T>(a + b);
+    case ReduceOp::max:
+      return std::max(a, b);
+    case ReduceOp::min:
+      return std::min(a, b);
   }
   return a;
 }

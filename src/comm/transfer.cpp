@@ -15,10 +15,14 @@ constexpr int kTag = 1;
 // Any type of the right size does: MPI only copies.
 MPI_Datatype datatype_of_size(std::size_t bytes) {
   switch (bytes) {
-    case 1: return MPI_UINT8_T;
-    case 2: return MPI_UINT16_T;
-    case 4: return MPI_UINT32_T;
-    case 8: return MPI_UINT64_T;
+    case 1:
+      return MPI_UINT8_T;
+    case 2:
+      return MPI_UINT16_T;
+    case 4:
+      return MPI_UINT32_T;
+    case 8:
+      return MPI_UINT64_T;
   }
   throw_runtime_failure(fmt::format("no MPI type for elements of {} bytes", bytes));
 }
@@ -52,8 +56,8 @@ void Transfer::settle() {
 
 void Transfer::wait() {
   if (requests_.empty()) return;
-  ARCHON_MPI(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(),
-                         MPI_STATUSES_IGNORE));
+  ARCHON_MPI(
+      MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
   requests_.clear();
 }
 
@@ -132,8 +136,8 @@ void Transfer::all_gather(const void* send, void* receive, const Blocks& blocks,
   const int* counts = keep(blocks.counts);
   const int* offsets = keep(blocks.offsets);
   if (async_)
-    ARCHON_MPI(MPI_Iallgatherv(send, count, type, receive, counts, offsets, type, comm_,
-                               new_request()));
+    ARCHON_MPI(
+        MPI_Iallgatherv(send, count, type, receive, counts, offsets, type, comm_, new_request()));
   else
     ARCHON_MPI(MPI_Allgatherv(send, count, type, receive, counts, offsets, type, comm_));
 }

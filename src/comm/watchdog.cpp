@@ -42,9 +42,9 @@ std::string describe_standing() {
   const auto text = fmt::format("{} over {} (number {})", operation, standing.axis.load(),
                                 standing.number.load());
   const double seconds = seconds_since(standing.since.load());
-  return standing.inside.load() ? fmt::format("inside {}, waiting for {:.1f} s", text, seconds)
-                                : fmt::format("outside any collective for {:.1f} s, after {}",
-                                              seconds, text);
+  return standing.inside.load()
+             ? fmt::format("inside {}, waiting for {:.1f} s", text, seconds)
+             : fmt::format("outside any collective for {:.1f} s, after {}", seconds, text);
 }
 
 void say(int rank, const std::string& what) {

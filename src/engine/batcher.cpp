@@ -15,7 +15,8 @@ constexpr int64_t kGroupMicroBatches = 8;
 
 Batcher::Batcher(const RunOptions& options, const std::string& data, const DecoderConfig& config,
                  const Mesh& mesh, std::vector<std::string> fields)
-    : dataset_(data, config.vocab_size, std::move(fields)),
+    : dataset_(data, config.vocab_size, fields),
+      fields_(std::move(fields)),
       micro_batch_tokens_(options.micro_batch_tokens),
       padding_multiple_(padding_multiple(config.hidden_size, c10::elementSize(options.dtype),
                                          options.pad_limit, mesh.shape().tp, mesh.shape().cp)),
@@ -39,7 +40,7 @@ std::vector<PackedBatch> Batcher::load(const std::vector<int64_t>& sequences) co
     std::vector<Sequence> packed;
     packed.reserve(members.size());
     for (const int64_t member : members) packed.push_back(dataset_.read(sequences[member]));
-    batches.push_back(pack(packed, padding_multiple_));
+    batches.push_back(pack(packed, padding_multiple_, fields_));
   }
   return batches;
 }

@@ -60,8 +60,7 @@ class ForwardRun {
   }
 
   void run() {
-    if (mesh_.world().rank() == 0)
-      file_ = h5::File::create(options_.output, "archon.forward", 1);
+    if (mesh_.world().rank() == 0) file_ = h5::File::create(options_.output, "archon.forward", 1);
     TokenOutputs outputs(file_ ? &*file_ : nullptr, mesh_);
     create_datasets(outputs);
     const c10::NoGradGuard no_grad;
@@ -120,11 +119,11 @@ class ForwardRun {
       if (options_.entropy) outputs.write("/entropy", whole(result.entropy), places);
     }
     if (options_.logits)
-      outputs.write("/logits",
-                    ulysses_gather_output(
-                        gather_logits(local_logits(hidden, head), *loaded_.model, mesh_),
-                        mesh_.cp()),
-                    places);
+      outputs.write(
+          "/logits",
+          ulysses_gather_output(gather_logits(local_logits(hidden, head), *loaded_.model, mesh_),
+                                mesh_.cp()),
+          places);
   }
 
   const ForwardOptions& options_;

@@ -50,9 +50,7 @@ void run_init(const std::string& config_file, std::uint64_t seed, const std::str
         return initial_tensor(tensor, seed, model->config().initializer_range);
       },
       /*write=*/true);
-  const auto parent = std::filesystem::path(config_file).parent_path();
-  write_hf_companions(std::filesystem::is_directory(config_file) ? config_file : parent.string(),
-                      output, dtype);
+  write_hf_companions(hf, std::filesystem::path(config_file).parent_path().string(), output, dtype);
   log::info("wrote {}", output);
 }
 

@@ -21,8 +21,8 @@ int64_t count_parameters(const Model& model) {
   int64_t total = 0;
   for (const Parameter* parameter : model.parameters())
     for (const ParameterPart& part : parameter->parts())
-      total += std::accumulate(part.shape.begin(), part.shape.end(), int64_t{1},
-                               std::multiplies<>());
+      total +=
+          std::accumulate(part.shape.begin(), part.shape.end(), int64_t{1}, std::multiplies<>());
   return total;
 }
 

@@ -2,8 +2,8 @@
 
 #include <ATen/ops/tensor.h>
 
-#include <array>
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "archon/base/error.hpp"

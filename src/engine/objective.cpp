@@ -54,9 +54,8 @@ MicroBatchLoss Objective::operator()(Model& model, const Mesh& mesh, const Packe
                                      double scale, ActivationObserver* observer) const {
   const PackedBatch slice = ulysses_slice_inputs(batch, mesh.cp_rank(), mesh.shape().cp);
   const at::Tensor hidden = model.forward(model_input(slice), observer);
-  return kind == LossKind::critic
-             ? critic_loss(hidden, model, mesh, slice, scale, value_eps_clip)
-             : sft_loss(hidden, model, mesh, slice, scale);
+  return kind == LossKind::critic ? critic_loss(hidden, model, mesh, slice, scale, value_eps_clip)
+                                  : sft_loss(hidden, model, mesh, slice, scale);
 }
 
 ModelInput model_input(const PackedBatch& slice) {

@@ -59,8 +59,8 @@ double accumulate_gradients(const TrainOptions& options, const LoadedModel& load
   double loss = 0;
   for (const PackedBatch& batch : batches) {
     ActivationCollector collector(mesh);
-    const MicroBatchLoss part = objective(*loaded.model, mesh, batch, scale,
-                                          record_activations ? &collector : nullptr);
+    const MicroBatchLoss part =
+        objective(*loaded.model, mesh, batch, scale, record_activations ? &collector : nullptr);
     part.loss.backward();
     for (Parameter* parameter : loaded.model->parameters()) parameter->collect_grad();
     loss += part.share;
@@ -106,8 +106,8 @@ StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, co
   StepResult result;
   result.tokens = places.tokens();
   result.targets = global_targets(batches, mesh);
-  result.loss = accumulate_gradients(options, loaded, mesh, batches, result.targets, places,
-                                     recorder);
+  result.loss =
+      accumulate_gradients(options, loaded, mesh, batches, result.targets, places, recorder);
   reduce_gradients(parameters, mesh);
   result.grad_norm = gradient_norm(parameters, mesh);
   if (recorder != nullptr) record_before_step(options.record, result, *recorder);

@@ -41,39 +41,36 @@ void prepare_output(const TrainOptions& options) {
 
 class Trainer {
  public:
-  Trainer(const TrainOptions& options, const MpiEnvironment& mpi)
+  Trainer(const TrainOptions& options, const Mesh& mesh, const LoadedModel& loaded)
       : options_(options),
-        mesh_(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD),
-        root_(mesh_.world().rank() == 0),
-        objective_{options.loss, options.value_eps_clip} {
-    if (root_) prepare_output(options_);
-    loaded_ = load_model(options_.run.model, mesh_, options_.run.dtype);
+        mesh_(mesh),
+        loaded_(loaded),
+        objective_{options.loss, options.value_eps_clip},
+        batcher_(options.run, options.run.data, loaded.model->config(), mesh, objective_.fields()),
+        sampler_(batcher_.dataset().size(), options.batch_sequences, options.shuffle,
+                 options.run.seed),
+        optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)) {
     objective_.validate(loaded_.model->config());
-    batcher_.emplace(options_.run, options_.run.data, loaded_.model->config(), mesh_,
-                     objective_.fields());
     if (!options_.eval_data.empty())
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
                             objective_.fields());
-    sampler_.emplace(batcher_->dataset().size(), options_.batch_sequences, options_.shuffle,
-                     options_.run.seed);
-    if (options_.steps == 0) options_.steps = options_.epochs * sampler_->steps_per_epoch();
+    if (options_.steps == 0) options_.steps = options_.epochs * sampler_.steps_per_epoch();
     options_.schedule.total_steps = options_.steps;
-    optimizer_ = make_optimizer(options_, *loaded_.model, loaded_.spec->adapter);
     if (!options_.record.file.empty())
       recorder_.emplace(options_.record.file, *loaded_.model, loaded_.spec->adapter, mesh_);
-    if (root_) metrics_.emplace(options_.output);
-    announce(mpi);
+    if (mesh_.world().rank() == 0) metrics_.emplace(options_.output);
+    announce();
   }
 
   void run() {
-    Progress progress(root_, 1, options_.steps);
+    Progress progress(mesh_.world().rank() == 0, 1, options_.steps);
     for (int64_t step = 1; step <= options_.steps; ++step) {
       const auto start = Clock::now();
       const double lr = options_.schedule.at(step);
       const bool record = options_.record.covers(step);
       if (record) recorder_->begin_step(step);
       const StepResult result =
-          train_step(options_, loaded_, mesh_, *batcher_, *optimizer_, sampler_->batch(step), lr,
+          train_step(options_, loaded_, mesh_, batcher_, *optimizer_, sampler_.batch(step), lr,
                      record ? &*recorder_ : nullptr);
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       write_metrics(step, result, lr, seconds, progress);
@@ -83,21 +80,21 @@ class Trainer {
   }
 
  private:
-  void announce(const MpiEnvironment& mpi) const {
+  void announce() const {
     const DecoderConfig& config = loaded_.model->config();
-    log::info("{}, {} parameters, {} on {} ranks ({}), {} threads each",
-              config.model_type, count_parameters(*loaded_.model), c10::toString(options_.run.dtype),
-              mpi.world_size(), to_string(mesh_.shape()), at::get_num_threads());
-    log::info("{} sequences, {} tokens; {} steps of {} sequences", batcher_->dataset().size(),
-              batcher_->dataset().tokens(), options_.steps,
-              options_.batch_sequences == 0 ? batcher_->dataset().size()
-                                            : options_.batch_sequences);
+    log::info("{}, {} parameters, {} on {} ranks ({}), {} threads each", config.model_type,
+              count_parameters(*loaded_.model), c10::toString(options_.run.dtype),
+              mesh_.world().size(), to_string(mesh_.shape()), at::get_num_threads());
+    log::info("{} sequences, {} tokens; {} steps of {} sequences", batcher_.dataset().size(),
+              batcher_.dataset().tokens(), options_.steps,
+              options_.batch_sequences == 0 ? batcher_.dataset().size() : options_.batch_sequences);
   }
 
   /// Held-out loss where this step asks for it, else NaN.
   double held_out_loss(int64_t step, Progress& progress) {
-    const bool due = eval_batcher_ && (step == options_.steps ||
-                                       (options_.eval_every > 0 && step % options_.eval_every == 0));
+    const bool due =
+        eval_batcher_ &&
+        (step == options_.steps || (options_.eval_every > 0 && step % options_.eval_every == 0));
     if (!due) return std::numeric_limits<double>::quiet_NaN();
     const EvalResult result = evaluate(loaded_, mesh_, *eval_batcher_, objective_);
     progress.interrupt();
@@ -129,12 +126,12 @@ class Trainer {
   }
 
   TrainOptions options_;
-  Mesh mesh_;
-  bool root_;
+  const Mesh& mesh_;
+  const LoadedModel& loaded_;
   Objective objective_;
-  LoadedModel loaded_;
-  std::optional<Batcher> batcher_, eval_batcher_;
-  std::optional<Sampler> sampler_;
+  Batcher batcher_;
+  std::optional<Batcher> eval_batcher_;
+  Sampler sampler_;
   std::unique_ptr<Optimizer> optimizer_;
   std::optional<GoldenRecorder> recorder_;
   std::optional<MetricsWriter> metrics_;  // world rank 0 only
@@ -142,6 +139,11 @@ class Trainer {
 
 }  // namespace
 
-void run_train(const TrainOptions& options, MpiEnvironment& mpi) { Trainer(options, mpi).run(); }
+void run_train(const TrainOptions& options, MpiEnvironment& mpi) {
+  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  if (mesh.world().rank() == 0) prepare_output(options);
+  const LoadedModel loaded = load_model(options.run.model, mesh, options.run.dtype);
+  Trainer(options, mesh, loaded).run();
+}
 
 }  // namespace archon

@@ -136,7 +136,8 @@ struct LogProbsFunction : torch::autograd::Function<LogProbsFunction> {
                                int64_t vocab_size, const Communicator* tp, double temperature) {
     const VocabParallelHead head{weight, vocab_size, *tp, temperature};
     const int64_t tokens = hidden.size(0);
-    at::Tensor log_probs = at::zeros({tokens}, at::kFloat), entropy = at::zeros({tokens}, at::kFloat);
+    at::Tensor log_probs = at::zeros({tokens}, at::kFloat),
+               entropy = at::zeros({tokens}, at::kFloat);
     at::Tensor max = at::zeros({tokens}, at::kFloat), sum = at::zeros({tokens}, at::kFloat);
     const int64_t* label = labels.const_data_ptr<int64_t>();
     for_chunks(tokens, head, [&](int64_t begin, int64_t count) {
@@ -178,7 +179,8 @@ struct LogProbsFunction : torch::autograd::Function<LogProbsFunction> {
       hidden_grad.narrow(0, begin, count).copy_(matmul_nt(logits_grad, weight.t()));
       weight_grad.add_(matmul_nt(logits_grad.t(), x.t()));
     });
-    return {hidden_grad, weight_grad.to(weight.scalar_type()), at::Tensor(), at::Tensor(),
+    return {hidden_grad,  weight_grad.to(weight.scalar_type()),
+            at::Tensor(), at::Tensor(),
             at::Tensor(), at::Tensor()};
   }
 };
@@ -206,9 +208,9 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
       const float* g = negative.const_data_ptr<float>() + begin;
       for (int64_t t = 0; t < count; ++t) loss += double{g[t]} * whole[t].log_prob();
       if (!with_gradient) return;
-      const at::Tensor logits_grad =
-          chunk.logits_gradient(g, [&](int64_t t) { return whole[t].max; },
-                                [&](int64_t t) { return whole[t].sum; }, hidden.scalar_type());
+      const at::Tensor logits_grad = chunk.logits_gradient(
+          g, [&](int64_t t) { return whole[t].max; }, [&](int64_t t) { return whole[t].sum; },
+          hidden.scalar_type());
       hidden_grad.narrow(0, begin, count).copy_(matmul_nt(logits_grad, weight.t()));
       weight_grad.add_(matmul_nt(logits_grad.t(), x.t()));
     });
@@ -256,8 +258,8 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const VocabParallelHea
   const auto pick = [&](const at::Tensor& x) {
     return (all ? x : x.index_select(0, active)).contiguous();
   };
-  const bool with_gradient = c10::GradMode::is_enabled() &&
-                             (hidden.requires_grad() || head.weight.requires_grad());
+  const bool with_gradient =
+      c10::GradMode::is_enabled() && (hidden.requires_grad() || head.weight.requires_grad());
   return CrossEntropyFunction::apply(pick(hidden), head.weight, pick(labels), pick(weights),
                                      head.vocab_size, &head.tp, head.temperature, with_gradient);
 }

@@ -18,22 +18,20 @@ Parameter norm_weight(const std::string& name, int64_t width) {
 
 Attention::Attention(const DecoderConfig& config, const std::string& prefix)
     : config_(config),
-      qkv_({{{prefix + "query.weight",
-              {config.num_heads * config.head_dim, config.hidden_size}},
-             {prefix + "key.weight",
-              {config.num_kv_heads * config.head_dim, config.hidden_size}},
-             {prefix + "value.weight",
-              {config.num_kv_heads * config.head_dim, config.hidden_size}}},
-            TpPlacement::rows}),
+      qkv_(
+          {{{prefix + "query.weight", {config.num_heads * config.head_dim, config.hidden_size}},
+            {prefix + "key.weight", {config.num_kv_heads * config.head_dim, config.hidden_size}},
+            {prefix + "value.weight", {config.num_kv_heads * config.head_dim, config.hidden_size}}},
+           TpPlacement::rows}),
       qkv_bias_({{{prefix + "query.bias", {config.num_heads * config.head_dim}},
                   {prefix + "key.bias", {config.num_kv_heads * config.head_dim}},
                   {prefix + "value.bias", {config.num_kv_heads * config.head_dim}}},
                  TpPlacement::rows}),
       query_norm_(norm_weight(prefix + "query_norm.weight", config.head_dim)),
       key_norm_(norm_weight(prefix + "key_norm.weight", config.head_dim)),
-      output_({{{prefix + "output.weight",
-                 {config.hidden_size, config.num_heads * config.head_dim}}},
-               TpPlacement::columns}) {}
+      output_(
+          {{{prefix + "output.weight", {config.hidden_size, config.num_heads * config.head_dim}}},
+           TpPlacement::columns}) {}
 
 void Attention::set_tp_group(const Communicator& tp) {
   tp_ = &tp;
@@ -49,7 +47,8 @@ void Attention::collect(std::vector<Parameter*>& parameters) {
 }
 
 at::Tensor Attention::forward(const at::Tensor& x, const BlockContext& context) const {
-  const int64_t heads = config_.num_heads / tp_->size(), kv_heads = config_.num_kv_heads / tp_->size();
+  const int64_t heads = config_.num_heads / tp_->size(),
+                kv_heads = config_.num_kv_heads / tp_->size();
   const UlyssesHeads layout{heads, kv_heads, cp_->size()};
 
   at::Tensor qkv = column_parallel_linear(x, qkv_.value(), qkv_bias_.value(), *tp_)
@@ -87,8 +86,8 @@ at::Tensor Mlp::forward(const at::Tensor& x) const {
 
 DecoderLayer::DecoderLayer(const DecoderConfig& config, int64_t index)
     : config_(config),
-      attention_norm_(norm_weight(fmt::format("layers.{}.attention_norm.weight", index),
-                                  config.hidden_size)),
+      attention_norm_(
+          norm_weight(fmt::format("layers.{}.attention_norm.weight", index), config.hidden_size)),
       mlp_norm_(norm_weight(fmt::format("layers.{}.mlp_norm.weight", index), config.hidden_size)),
       attention_(config, fmt::format("layers.{}.attention.", index)),
       mlp_(config, fmt::format("layers.{}.mlp.", index)) {}
@@ -109,15 +108,14 @@ void DecoderLayer::collect(std::vector<Parameter*>& parameters) {
 
 at::Tensor DecoderLayer::forward(const at::Tensor& x, const BlockContext& context) const {
   const double eps = config_.rms_norm_eps;
-  const at::Tensor h =
-      x + attention_.forward(rms_norm(x, attention_norm_.value(), eps), context);
+  const at::Tensor h = x + attention_.forward(rms_norm(x, attention_norm_.value(), eps), context);
   return h + mlp_.forward(rms_norm(h, mlp_norm_.value(), eps));
 }
 
 Decoder::Decoder(const DecoderConfig& config)
     : config_(config),
-      embedding_({{{"embedding.weight", {config.vocab_size, config.hidden_size}}},
-                  TpPlacement::rows}),
+      embedding_(
+          {{{"embedding.weight", {config.vocab_size, config.hidden_size}}}, TpPlacement::rows}),
       final_norm_(norm_weight("final_norm.weight", config.hidden_size)) {
   for (int64_t i = 0; i < config_.num_layers; ++i)
     layers_.push_back(std::make_unique<DecoderLayer>(config_, i));
@@ -154,8 +152,7 @@ const Parameter& Decoder::head() const { return head_ ? *head_ : embedding_; }
 
 at::Tensor Decoder::forward(const ModelInput& input, ActivationObserver* observer) {
   ARCHON_EXPECT(tp_ != nullptr && cp_ != nullptr && embedding_.allocated());
-  const RotaryTable rotary =
-      rotary_table(input.positions, config_.head_dim, config_.rope_theta);
+  const RotaryTable rotary = rotary_table(input.positions, config_.head_dim, config_.rope_theta);
   const BlockContext context{input, rotary};
 
   at::Tensor x = vocab_parallel_embedding(input.tokens, embedding_.value(),

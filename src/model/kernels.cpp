@@ -151,34 +151,34 @@ ARCHON_INLINE void norm_rotary_backward_tokens(T* x_grad, float* query_norm_grad
 
 }  // namespace
 
-#define ARCHON_DEFINE_KERNELS(T)                                                                 \
-  ARCHON_SIMD_CLONES void rms_norm(T* y, float* inv_rms, const T* x, const T* weight,            \
-                                   int64_t rows, int64_t width, float eps) {                     \
-    rms_norm_rows(y, inv_rms, x, weight, rows, width, eps);                                      \
-  }                                                                                              \
-  ARCHON_SIMD_CLONES void rms_norm_backward(T* x_grad, float* weight_grad, const T* y_grad,      \
-                                            const T* x, const float* inv_rms, const T* weight,   \
-                                            int64_t rows, int64_t width) {                       \
-    rms_norm_backward_rows(x_grad, weight_grad, y_grad, x, inv_rms, weight, rows, width);        \
-  }                                                                                              \
-  ARCHON_SIMD_CLONES void swiglu(T* y, const T* gate_up, int64_t rows, int64_t width) {          \
-    swiglu_rows(y, gate_up, rows, width);                                                        \
-  }                                                                                              \
-  ARCHON_SIMD_CLONES void swiglu_backward(T* gate_up_grad, const T* y_grad, const T* gate_up,    \
-                                          int64_t rows, int64_t width) {                         \
-    swiglu_backward_rows(gate_up_grad, y_grad, gate_up, rows, width);                            \
-  }                                                                                              \
-  ARCHON_SIMD_CLONES void norm_rotary(T* y, float* inv_rms, const T* x, const T* query_norm,     \
-                                      const T* key_norm, const float* cos, const float* sin,     \
-                                      int64_t tokens, HeadLayout layout, float eps) {            \
-    norm_rotary_tokens(y, inv_rms, x, query_norm, key_norm, cos, sin, tokens, layout, eps);      \
-  }                                                                                              \
-  ARCHON_SIMD_CLONES void norm_rotary_backward(                                                  \
-      T* x_grad, float* query_norm_grad, float* key_norm_grad, const T* y_grad, const T* x,      \
-      const float* inv_rms, const T* query_norm, const T* key_norm, const float* cos,            \
-      const float* sin, int64_t tokens, HeadLayout layout) {                                     \
-    norm_rotary_backward_tokens(x_grad, query_norm_grad, key_norm_grad, y_grad, x, inv_rms,      \
-                                query_norm, key_norm, cos, sin, tokens, layout);                 \
+#define ARCHON_DEFINE_KERNELS(T)                                                               \
+  ARCHON_SIMD_CLONES void rms_norm(T* y, float* inv_rms, const T* x, const T* weight,          \
+                                   int64_t rows, int64_t width, float eps) {                   \
+    rms_norm_rows(y, inv_rms, x, weight, rows, width, eps);                                    \
+  }                                                                                            \
+  ARCHON_SIMD_CLONES void rms_norm_backward(T* x_grad, float* weight_grad, const T* y_grad,    \
+                                            const T* x, const float* inv_rms, const T* weight, \
+                                            int64_t rows, int64_t width) {                     \
+    rms_norm_backward_rows(x_grad, weight_grad, y_grad, x, inv_rms, weight, rows, width);      \
+  }                                                                                            \
+  ARCHON_SIMD_CLONES void swiglu(T* y, const T* gate_up, int64_t rows, int64_t width) {        \
+    swiglu_rows(y, gate_up, rows, width);                                                      \
+  }                                                                                            \
+  ARCHON_SIMD_CLONES void swiglu_backward(T* gate_up_grad, const T* y_grad, const T* gate_up,  \
+                                          int64_t rows, int64_t width) {                       \
+    swiglu_backward_rows(gate_up_grad, y_grad, gate_up, rows, width);                          \
+  }                                                                                            \
+  ARCHON_SIMD_CLONES void norm_rotary(T* y, float* inv_rms, const T* x, const T* query_norm,   \
+                                      const T* key_norm, const float* cos, const float* sin,   \
+                                      int64_t tokens, HeadLayout layout, float eps) {          \
+    norm_rotary_tokens(y, inv_rms, x, query_norm, key_norm, cos, sin, tokens, layout, eps);    \
+  }                                                                                            \
+  ARCHON_SIMD_CLONES void norm_rotary_backward(                                                \
+      T* x_grad, float* query_norm_grad, float* key_norm_grad, const T* y_grad, const T* x,    \
+      const float* inv_rms, const T* query_norm, const T* key_norm, const float* cos,          \
+      const float* sin, int64_t tokens, HeadLayout layout) {                                   \
+    norm_rotary_backward_tokens(x_grad, query_norm_grad, key_norm_grad, y_grad, x, inv_rms,    \
+                                query_norm, key_norm, cos, sin, tokens, layout);               \
   }
 
 ARCHON_DEFINE_KERNELS(float)

@@ -43,8 +43,10 @@ at::Tensor partial_sums(int64_t rows, int64_t width) {
 template <class F>
 void dispatch(const at::Tensor& x, F&& f) {
   switch (x.scalar_type()) {
-    case at::kFloat: return f(static_cast<float*>(nullptr));
-    case at::kBFloat16: return f(static_cast<c10::BFloat16*>(nullptr));
+    case at::kFloat:
+      return f(static_cast<float*>(nullptr));
+    case at::kBFloat16:
+      return f(static_cast<c10::BFloat16*>(nullptr));
     default:
       throw_runtime_failure(fmt::format("no kernel for {}; models compute in float32 or bfloat16",
                                         c10::toString(x.scalar_type())));
@@ -57,8 +59,8 @@ const T* data_or_null(const at::Tensor& x) {
 }
 
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& weight, double eps) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            double eps) {
     const int64_t rows = x.size(0), width = x.size(1);
     at::Tensor y = at::empty_like(x), inv_rms = at::empty({rows}, at::kFloat);
     dispatch(x, [&]<class T>(T*) {
@@ -139,8 +141,8 @@ struct NormRotary : torch::autograd::Function<NormRotary> {
       });
     });
     // Without a norm the rotation's gradient needs no input.
-    context->save_for_backward({query_norm.defined() ? qkv : at::Tensor(), query_norm, key_norm,
-                                cos, sin, inv_rms});
+    context->save_for_backward(
+        {query_norm.defined() ? qkv : at::Tensor(), query_norm, key_norm, cos, sin, inv_rms});
     context->saved_data["heads"] = heads;
     context->saved_data["kv_heads"] = kv_heads;
     return y;
@@ -172,9 +174,14 @@ struct NormRotary : torch::autograd::Function<NormRotary> {
     const auto weight_grad = [](const at::Tensor& sums, const at::Tensor& weight) {
       return weight.defined() ? sums.sum(0).to(weight.scalar_type()) : at::Tensor();
     };
-    return {x_grad,       weight_grad(query_grads, query_norm), weight_grad(key_grads, key_norm),
-            at::Tensor(), at::Tensor(),                         at::Tensor(),
-            at::Tensor(), at::Tensor()};
+    return {x_grad,
+            weight_grad(query_grads, query_norm),
+            weight_grad(key_grads, key_norm),
+            at::Tensor(),
+            at::Tensor(),
+            at::Tensor(),
+            at::Tensor(),
+            at::Tensor()};
   }
 };
 
@@ -189,8 +196,8 @@ at::Tensor swiglu(const at::Tensor& gate_up) { return SwiGlu::apply(gate_up.cont
 RotaryTable rotary_table(const at::Tensor& positions, int64_t head_dim, double theta) {
   // Rounded step by step as transformers does it: at large positions a last-bit difference in a
   // frequency is a visible angle.
-  const at::Tensor exponent = at::arange(0, head_dim, 2, at::kLong).to(at::kFloat) /
-                              static_cast<double>(head_dim);
+  const at::Tensor exponent =
+      at::arange(0, head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(head_dim);
   const at::Tensor frequency = at::pow(theta, exponent).reciprocal();
   const at::Tensor angle = at::outer(positions.to(at::kFloat), frequency);
   return {angle.cos(), angle.sin()};

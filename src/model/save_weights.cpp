@@ -40,8 +40,8 @@ const char* hf_dtype_name(at::ScalarType dtype) {
 }
 
 /// The config of the source, its type key brought up to date in the dialect it is written in.
-std::string updated_config(const std::string& source_folder, at::ScalarType dtype) {
-  Json json = HfConfig::read(source_folder).json();
+std::string updated_config(const HfConfig& hf, at::ScalarType dtype) {
+  Json json = hf.json();
   const bool has_new_key = json.contains("dtype");
   if (has_new_key) json["dtype"] = hf_dtype_name(dtype);
   if (!has_new_key || json.contains("torch_dtype")) json["torch_dtype"] = hf_dtype_name(dtype);
@@ -50,10 +50,9 @@ std::string updated_config(const std::string& source_folder, at::ScalarType dtyp
 
 }  // namespace
 
-void write_hf_companions(const std::string& source_folder, const std::string& folder,
-                         at::ScalarType dtype) {
-  write_text_file((fs::path(folder) / "config.json").string(),
-                  updated_config(source_folder, dtype));
+void write_hf_companions(const HfConfig& hf, const std::string& source_folder,
+                         const std::string& folder, at::ScalarType dtype) {
+  write_text_file((fs::path(folder) / "config.json").string(), updated_config(hf, dtype));
   for (const char* name : kCompanions) {
     const fs::path source = fs::path(source_folder) / name;
     if (!fs::is_regular_file(source)) continue;
@@ -116,7 +115,7 @@ void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const M
     return gather_part(*parameter, part, parameter->master(), mesh.tp()).to(dtype);
   };
   write_safetensors_folder(folder, specs, max_shard_bytes, produce, writes);
-  if (writes) write_hf_companions(source_folder, folder, dtype);
+  if (writes) write_hf_companions(HfConfig::read(source_folder), source_folder, folder, dtype);
 }
 
 }  // namespace archon

@@ -13,10 +13,9 @@ namespace {
 
 // y = x wᵀ in oneDNN. LibTorch offers it for float32 only under this name (its compiler uses it).
 at::Tensor onednn_linear(const at::Tensor& x, const at::Tensor& weight) {
-  using Signature = at::Tensor(const at::Tensor&, const at::Tensor&,
-                               const std::optional<at::Tensor>&, c10::string_view,
-                               c10::List<std::optional<at::Scalar>>,
-                               std::optional<c10::string_view>);
+  using Signature = at::Tensor(
+      const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
+      c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>);
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
                              .typed<Signature>();

@@ -55,8 +55,7 @@ at::Tensor pack_heads(const at::Tensor& qkv, const UlyssesHeads& layout) {
 /// went to several.
 at::Tensor unpack_heads(const at::Tensor& blocks, const UlyssesHeads& layout) {
   const int64_t tokens = blocks.size(1), d = blocks.size(3), block = layout.block() * d;
-  at::Tensor qkv =
-      at::empty({tokens, layout.heads + 2 * layout.kv_heads, d}, blocks.options());
+  at::Tensor qkv = at::empty({tokens, layout.heads + 2 * layout.kv_heads, d}, blocks.options());
   const int64_t whole = qkv.size(1) * d;
   const int copies = layout.kv_heads >= layout.cp ? 1 : layout.cp / layout.kv_heads;
   AT_DISPATCH_FLOATING_TYPES_AND2(
@@ -110,8 +109,7 @@ at::Tensor exchange(const at::Tensor& blocks, const Communicator& cp) {
 struct ScatterHeads : torch::autograd::Function<ScatterHeads> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv, UlyssesHeads layout,
                             const Communicator* cp) {
-    context->saved_data["layout"] =
-        std::vector<int64_t>{layout.heads, layout.kv_heads, layout.cp};
+    context->saved_data["layout"] = std::vector<int64_t>{layout.heads, layout.kv_heads, layout.cp};
     context->saved_data["cp"] = reinterpret_cast<int64_t>(cp);
     const at::Tensor received = exchange(pack_heads(qkv.contiguous(), layout), *cp);
     // Blocks arrive in rank order, which is token order: no second copy.

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "archon/base/error.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/io/hdf5.hpp"
 #include "archon/io/json.hpp"
@@ -49,7 +50,8 @@ double largest(const at::Tensor& x) { return x.numel() == 0 ? 0 : x.abs().max().
 /// Largest difference as a share of `want`'s largest magnitude.
 double distance(const at::Tensor& want, const at::Tensor& got) {
   BOOST_REQUIRE_EQUAL(want.sizes(), got.sizes());
-  const double scale = largest(want), difference = largest(want.to(at::kDouble) - got.to(at::kDouble));
+  const double scale = largest(want),
+               difference = largest(want.to(at::kDouble) - got.to(at::kDouble));
   return difference == 0 ? 0 : difference / scale;
 }
 
@@ -102,8 +104,7 @@ RunOptions run_options(const std::string& name, const MeshShape& shape) {
 
 bool head_rules_allow(const std::string& name, const MeshShape& shape) {
   const HfConfig hf = HfConfig::read(source_folder(name) + "/model");
-  const DecoderConfig config =
-      ModelRegistry::instance().find(hf.model_type()).parse_config(hf);
+  const DecoderConfig config = ModelRegistry::instance().find(hf.model_type()).parse_config(hf);
   try {
     validate_tp_heads(config, shape.tp);
     validate_cp_heads(config, shape.cp, shape.tp);
@@ -164,8 +165,8 @@ void train_case(const std::string& name, const MeshShape& shape) {
     near(losses[step - 1].item<double>(), record.read_scalar(path + "loss"));
     near(norms[step - 1].item<double>(), record.read_scalar(path + "grad_norm"));
   }
-  check_weights(golden, group + "/weights_after", record, "/steps/000005/weights",
-                group + "/grads", options.schedule.lr);
+  check_weights(golden, group + "/weights_after", record, "/steps/000005/weights", group + "/grads",
+                options.schedule.lr);
   if (shape.size() == 1) {
     if (golden.has("/hidden/0"))
       check_group(golden, "/hidden", record, "/steps/000001/activations/hidden", kFromHuggingFace);

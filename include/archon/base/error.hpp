@@ -35,27 +35,27 @@ class RuntimeFailure : public Error {
 }  // namespace archon
 
 /// Always-on check of user input: throws InputError with a fmt-formatted message.
-#define ARCHON_VALIDATE(condition, ...)                              \
-  do {                                                               \
-    if (!(condition)) [[unlikely]]                                   \
-      ::archon::throw_input_error(::fmt::format(__VA_ARGS__));       \
+#define ARCHON_VALIDATE(condition, ...)                        \
+  do {                                                         \
+    if (!(condition)) [[unlikely]]                             \
+      ::archon::throw_input_error(::fmt::format(__VA_ARGS__)); \
   } while (false)
 
 /// Always-on check of what the program itself must guarantee or a library must deliver.
-#define ARCHON_ENSURE(condition, ...)                                \
-  do {                                                               \
-    if (!(condition)) [[unlikely]]                                   \
-      ::archon::throw_runtime_failure(::fmt::format(__VA_ARGS__));   \
+#define ARCHON_ENSURE(condition, ...)                              \
+  do {                                                             \
+    if (!(condition)) [[unlikely]]                                 \
+      ::archon::throw_runtime_failure(::fmt::format(__VA_ARGS__)); \
   } while (false)
 
 /// Check of a caller's contract inside hot code; compiled only into debug builds.
 #ifdef NDEBUG
 #define ARCHON_EXPECT(condition) ((void)0)
 #else
-#define ARCHON_EXPECT(condition)                                                        \
-  do {                                                                                  \
-    if (!(condition))                                                                   \
-      ::archon::throw_runtime_failure(                                                  \
-          ::fmt::format("{}:{}: expected {}", __FILE__, __LINE__, #condition));         \
+#define ARCHON_EXPECT(condition)                                                \
+  do {                                                                          \
+    if (!(condition))                                                           \
+      ::archon::throw_runtime_failure(                                          \
+          ::fmt::format("{}:{}: expected {}", __FILE__, __LINE__, #condition)); \
   } while (false)
 #endif

@@ -85,9 +85,8 @@ class Communicator {
                        bool async) const;
   Work reduce_scatter_impl(at::Tensor output, const at::Tensor& input, std::vector<int64_t> rows,
                            bool async) const;
-  Work all_to_all_impl(at::Tensor output, const at::Tensor& input,
-                       std::vector<int64_t> output_rows, std::vector<int64_t> input_rows,
-                       bool async) const;
+  Work all_to_all_impl(at::Tensor output, const at::Tensor& input, std::vector<int64_t> output_rows,
+                       std::vector<int64_t> input_rows, bool async) const;
   Work broadcast_impl(at::Tensor tensor, int root, bool async) const;
   Work barrier_impl(bool async) const;
   template <class Start, class Finish>

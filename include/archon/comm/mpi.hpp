@@ -62,9 +62,9 @@ class MpiComm {
 }  // namespace archon
 
 /// Calls MPI and throws when it does not return MPI_SUCCESS.
-#define ARCHON_MPI(call)                                                        \
-  do {                                                                          \
-    const int archon_mpi_code = (call);                                         \
-    if (archon_mpi_code != MPI_SUCCESS)                                         \
-      ::archon::throw_mpi_error(archon_mpi_code, #call, __FILE__, __LINE__);    \
+#define ARCHON_MPI(call)                                                     \
+  do {                                                                       \
+    const int archon_mpi_code = (call);                                      \
+    if (archon_mpi_code != MPI_SUCCESS)                                      \
+      ::archon::throw_mpi_error(archon_mpi_code, #call, __FILE__, __LINE__); \
   } while (false)

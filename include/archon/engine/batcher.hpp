@@ -27,6 +27,7 @@ class Batcher {
 
  private:
   TokenDataset dataset_;
+  std::vector<std::string> fields_;
   int64_t micro_batch_tokens_;
   int64_t padding_multiple_;
   const Mesh& mesh_;

@@ -14,13 +14,13 @@ namespace archon {
 
 /// What a model runs on and how: shared by train, eval and forward.
 struct RunOptions {
-  std::string model;                     ///< HF folder
-  std::string data;                      ///< HDF5 token dataset
-  MeshShape mesh;                        ///< as given; one axis may be -1
-  at::ScalarType dtype = at::kFloat;     ///< compute type: float32 or bfloat16
-  int64_t micro_batch_tokens = 4096;     ///< per dp rank, before slicing over cp
-  int64_t pad_limit = 64;                ///< cap of the page tokens
-  int64_t max_sequence = 0;              ///< longest sequence accepted; 0 = any
+  std::string model;                  ///< HF folder
+  std::string data;                   ///< HDF5 token dataset
+  MeshShape mesh;                     ///< as given; one axis may be -1
+  at::ScalarType dtype = at::kFloat;  ///< compute type: float32 or bfloat16
+  int64_t micro_batch_tokens = 4096;  ///< per dp rank, before slicing over cp
+  int64_t pad_limit = 64;             ///< cap of the page tokens
+  int64_t max_sequence = 0;           ///< longest sequence accepted; 0 = any
   uint64_t seed = 0;
 };
 
@@ -29,7 +29,7 @@ enum class OptimizerKind { adamw, sgd };
 
 /// What --record writes and when.
 struct RecordOptions {
-  std::string file;                      ///< empty = no record
+  std::string file;  ///< empty = no record
   int64_t first_step = 1, last_step = 1;
   bool gradients = true, weights = true, activations = true;
   bool covers(int64_t step) const {
@@ -41,21 +41,21 @@ struct TrainOptions {
   RunOptions run;
   std::string output;
   LossKind loss = LossKind::sft;
-  double value_eps_clip = 0.0;           ///< critic; 0 = no clipping
-  int64_t steps = 0;                     ///< absolute last step; 0 = take epochs
+  double value_eps_clip = 0.0;  ///< critic; 0 = no clipping
+  int64_t steps = 0;            ///< absolute last step; 0 = take epochs
   int64_t epochs = 0;
-  int64_t batch_sequences = 32;          ///< global, 0 = the whole file
+  int64_t batch_sequences = 32;  ///< global, 0 = the whole file
   bool shuffle = true;
   OptimizerKind optimizer = OptimizerKind::adamw;
   AdamWOptions adamw;
-  std::vector<std::string> no_decay;     ///< glob patterns of HF names
-  double clip_grad_norm = 1.0;           ///< 0 = off
-  LrSchedule schedule;                   ///< total_steps is filled in by the trainer
-  bool resume_auto = true;               ///< false (--resume none): refuse a used output folder
+  std::vector<std::string> no_decay;  ///< glob patterns of HF names
+  double clip_grad_norm = 1.0;        ///< 0 = off
+  LrSchedule schedule;                ///< total_steps is filled in by the trainer
+  bool resume_auto = true;            ///< false (--resume none): refuse a used output folder
   RecordOptions record;
   std::string eval_data;
   int64_t eval_every = 0;
-  bool save_hf = true;                   ///< write OUTPUT/hf at the end
+  bool save_hf = true;  ///< write OUTPUT/hf at the end
   int64_t max_shard_bytes = int64_t{5} << 30;
 };
 

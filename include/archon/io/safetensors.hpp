@@ -25,15 +25,16 @@ struct SafetensorsEntry {
 /// A memory-mapped safetensors file (format: github.com/huggingface/safetensors).
 ///
 /// The constructor checks the whole header against the file: length, JSON, known dtype, shape
-/// against offsets, no overlap, no gap, nothing behind the end. What fails is an InputError that
-/// names the file, the tensor and the numbers.
+/// against offsets, no name twice, no overlap, no gap, nothing behind the end. What fails is an
+/// InputError that names the file, the tensor and the numbers.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
 
   const std::string& path() const { return path_; }
   const std::map<std::string, SafetensorsEntry>& entries() const { return entries_; }
-  /// A read-only view of the mapped bytes; keeps the mapping alive. No copy.
+  /// A read-only view of the mapped bytes, which it keeps mapped; a copy only where the bytes are
+  /// not aligned for their type. InputError if there is no such tensor.
   at::Tensor view(const std::string& name) const;
 
  private:
@@ -43,7 +44,8 @@ class SafetensorsFile {
 };
 
 /// The weights of a HuggingFace folder: model.safetensors, or the files that
-/// model.safetensors.index.json names (each listed tensor must be where the index says).
+/// model.safetensors.index.json names (each listed tensor must be where the index says, in a file
+/// of the same folder; what else those files hold is offered too). InputError if not so.
 class WeightFolder {
  public:
   explicit WeightFolder(const std::string& folder);
@@ -71,8 +73,9 @@ struct SafetensorsSpec {
 /// Writes `specs` in order as model.safetensors, or as model-0000i-of-0000n.safetensors plus an
 /// index when they exceed `max_shard_bytes`. `produce` is called once per tensor, in order, on
 /// every rank that calls this; where `write` is false nothing touches the disk (so that ranks can
-/// take part in gathering what one of them writes). Files are written beside, synced and renamed.
-/// RuntimeFailure when the disk refuses.
+/// take part in gathering what one of them writes). Files are written beside, synced and renamed
+/// when all are complete; then weights of an earlier save that are left are removed. A save that
+/// fails leaves the earlier one. RuntimeFailure when the disk refuses.
 void write_safetensors_folder(const std::string& folder, const std::vector<SafetensorsSpec>& specs,
                               std::int64_t max_shard_bytes,
                               const std::function<at::Tensor(const SafetensorsSpec&)>& produce,

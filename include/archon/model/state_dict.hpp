@@ -49,10 +49,10 @@ void for_each_whole_tensor(const Model& model, const StateDictAdapter& adapter,
                            const std::function<const at::Tensor&(const Parameter&)>& select,
                            const std::function<void(const std::string&, const at::Tensor&)>& visit);
 
-/// Copies what a HuggingFace folder holds besides weights: config.json, with its type key set to
-/// `dtype`, and the tokenizer's files.
-void write_hf_companions(const std::string& source_folder, const std::string& folder,
-                         at::ScalarType dtype);
+/// Writes what a HuggingFace folder holds besides weights: config.json from `hf`, with its type
+/// key set to `dtype`, and the tokenizer's files of `source_folder`.
+void write_hf_companions(const HfConfig& hf, const std::string& source_folder,
+                         const std::string& folder, at::ScalarType dtype);
 
 /// Writes a HuggingFace folder: weights in `dtype` (sharded by size), config.json and the
 /// tokenizer files of `source_folder`. Collective over the mesh; world rank 0 writes.

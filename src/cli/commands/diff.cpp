@@ -2,7 +2,6 @@
 #include <iostream>
 #include <tuple>
 
-#include "archon/base/error.hpp"
 #include "archon/checkpoint/compare.hpp"
 #include "archon/io/json.hpp"
 #include "command.hpp"
@@ -92,8 +91,8 @@ Json to_json(const Comparison& comparison, const CompareOptions& options) {
 
 class DiffCommand : public LocalCommand {
   void declare(OptionSet& options) override {
-    options.argument("A", a_, "HDF5 file: the reference");
-    options.argument("B", b_, "HDF5 file that is compared with it");
+    options.argument("A", a_, "the reference: an HDF5 file, or a HuggingFace model folder");
+    options.argument("B", b_, "what is compared with it");
     options.group("Options");
     options.add("rtol", number(compare_.rtol, kNotNegative),
                 "allowed difference relative to the largest magnitude of A's dataset");
@@ -106,7 +105,8 @@ class DiffCommand : public LocalCommand {
   }
 
   std::string details() const override {
-    return "An element differs when |a - b| > atol + rtol x (largest magnitude of A's dataset).\n"
+    return "Compares every dataset of numbers, or every tensor.\n"
+           "An element differs when |a - b| > atol + rtol x (largest magnitude of A's dataset).\n"
            "The table shows the worst dataset first. Exit code 0: nothing differs; 1: something\n"
            "differs, or is in one file only; 2: wrong input.";
   }
@@ -121,9 +121,6 @@ class DiffCommand : public LocalCommand {
 
   int run() override {
     Comparison comparison = compare_files(a_, b_, compare_);
-    ARCHON_VALIDATE(!comparison.datasets.empty(),
-                    "nothing to compare: {} and {} hold no dataset that --only and --ignore leave",
-                    a_, b_);
     sort_worst_first(comparison.datasets);
     if (json_)
       std::cout << to_json(comparison, compare_).dump(2) << '\n';

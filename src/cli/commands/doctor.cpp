@@ -87,7 +87,7 @@ class DoctorCommand : public ParallelCommand {
     const std::vector<Check> checks = {
         {"threads", [&] { return check_threads(mpi.ranks_sharing_cores()); }},
         {"MPI", [&] { return check_mpi(world); }},
-        {"launcher", check_launcher},
+        {"launcher", [&] { return check_launcher(launcher_); }},
         {"PMIx", check_pmix},
         {"ranks", [&] { return check_hosts(world); }},
         {"memory", check_memory},
@@ -112,6 +112,8 @@ class DoctorCommand : public ParallelCommand {
     }
     return failed == 0 ? kExitDone : kExitFailed;
   }
+
+  const std::string launcher_ = find_launcher();
 };
 
 }  // namespace

@@ -135,6 +135,8 @@ void print_config(const HfConfig& config) {
 }
 
 void inspect_folder(const std::string& path) {
+  ARCHON_VALIDATE(fs::exists(fs::path(path) / "config.json"),
+                  "{} is not a model folder: it holds no config.json", path);
   const auto config = HfConfig::read(path);
   const WeightFolder weights(path);
   std::cout << path << ": HuggingFace model folder\nconfig.json:\n";

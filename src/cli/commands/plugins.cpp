@@ -29,6 +29,8 @@ class PluginsCommand : public LocalCommand {
 
   int run() override {
     const auto plugins = load_plugins(files_);
+    if (plugins.empty())
+      log::warning("no plugin found; set ARCHON_PLUGIN_PATH, or give --plugin FILE");
     Table table;
     table.add({"model_type", "plugin", "version", "file"});
     for (const ModelSpec* spec : ModelRegistry::instance().all()) {

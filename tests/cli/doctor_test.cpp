@@ -1,0 +1,54 @@
+// archon doctor on one rank and on two.
+#include "cli_support.hpp"
+
+using namespace archon::test;
+
+namespace {
+
+const std::vector<std::string> kNeeded = {"threads",  "MPI",  "ranks",         "memory",
+                                          "LibTorch", "HDF5", "parallel HDF5", "plugins"};
+
+void check_healthy(const ProcessResult& result) {
+  BOOST_CHECK_MESSAGE(result.exit_code == 0, result.out << result.err);
+  CHECK_CONTAINS(result.out, "every needed part works");
+  for (const std::string& part : kNeeded) {
+    const auto line = result.out.find("\n" + part + "  ");
+    BOOST_REQUIRE_MESSAGE(line != std::string::npos, part << " is not in " << result.out);
+    CHECK_CONTAINS(result.out.substr(line, result.out.find('\n', line + 1) - line), " OK ");
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(doctor_on_one_rank) {
+  const auto result = run_archon({"doctor", "--plugin", ARCHON_TEST_TOY_PLUGIN});
+  check_healthy(result);
+  CHECK_CONTAINS(result.out, "all_reduce over 1 rank verified");
+  CHECK_CONTAINS(result.out, "started directly");
+  CHECK_CONTAINS(result.out, "toy_model");
+}
+
+BOOST_AUTO_TEST_CASE(doctor_on_two_ranks) {
+  const auto result = run_archon_ranks(2, {"doctor", "--plugin", ARCHON_TEST_TOY_PLUGIN});
+  check_healthy(result);
+  CHECK_CONTAINS(result.out, "all_reduce over 2 ranks verified");
+  CHECK_CONTAINS(result.out, "2 on 1 host");
+}
+
+BOOST_AUTO_TEST_CASE(doctor_fails_when_a_needed_part_does) {
+  const TemporaryFolder empty;
+  const std::map<std::string, std::string> no_plugins = {{"ARCHON_PLUGIN_PATH", empty.path()}};
+  const auto plugins = run_archon({"doctor"}, no_plugins);
+  BOOST_CHECK_EQUAL(plugins.exit_code, 3);
+  CHECK_CONTAINS(plugins.out, "1 of the needed parts failed");
+  CHECK_CONTAINS(plugins.out, "no model plugin found");
+
+  const auto ranks = run_archon_ranks(2, {"doctor"}, no_plugins);
+  BOOST_CHECK_EQUAL(ranks.exit_code, 3);
+  CHECK_CONTAINS(ranks.out, "rank 0: no model plugin found");
+}
+
+BOOST_AUTO_TEST_CASE(doctor_uses_the_threads_it_is_told) {
+  const auto result = run_archon({"doctor", "--threads", "2", "--plugin", ARCHON_TEST_TOY_PLUGIN});
+  CHECK_CONTAINS(result.out, "2 threads per rank");
+}

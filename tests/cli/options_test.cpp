@@ -1,0 +1,173 @@
+// Options that are wrong are refused by name, value and origin; precedence.
+#include "cli_support.hpp"
+
+using namespace archon::test;
+
+namespace {
+
+const std::vector<std::string> kTrain = {"train",    "--model", "m",       "--data", "d",
+                                         "--output", "o",       "--steps", "1"};
+
+ProcessResult train_with(std::vector<std::string> more,
+                         const std::map<std::string, std::string>& environment = {}) {
+  more.insert(more.begin(), kTrain.begin(), kTrain.end());
+  return run_archon(more, environment);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(unknown_command) {
+  check_refused(run_archon({"trian"}),
+                {"unknown command trian (did you mean train?)", "see archon --help"});
+  check_refused(run_archon({"zzzzzzzz"}), {"unknown command zzzzzzzz\n"});
+}
+
+BOOST_AUTO_TEST_CASE(unknown_option) {
+  check_refused(
+      train_with({"--warmup-step", "3"}),
+      {"unknown option --warmup-step (did you mean --warmup-steps?)", "see archon train --help"});
+  check_refused(train_with({"--micro", "3"}), {"(did you mean --micro-batch-tokens?)"});
+  check_refused(train_with({"--zzzzzzzz=3"}), {"unknown option --zzzzzzzz\n"});
+  check_refused(train_with({"-x"}), {"unknown option -x"});
+}
+
+BOOST_AUTO_TEST_CASE(wrong_number_of_arguments) {
+  check_refused(train_with({"stray"}), {"unexpected argument \"stray\""});
+  check_refused(run_archon({"diff", "a"}), {"missing B"});
+  check_refused(run_archon({"diff", "a", "b", "c"}), {"unexpected argument \"c\""});
+  check_refused(run_archon({"inspect"}), {"missing FILE|DIR"});
+}
+
+BOOST_AUTO_TEST_CASE(missing_options_are_named) {
+  check_refused(run_archon({"train", "--model", "m"}), {"missing --data FILE and --output DIR"});
+  check_refused(run_archon({"train", "--model", "m", "--data", "d", "--output", "o"}),
+                {"missing --steps N or --epochs N"});
+  check_refused(run_archon({"init", "--output", "o"}), {"missing --config FILE"});
+}
+
+BOOST_AUTO_TEST_CASE(values_are_needed) {
+  check_refused(train_with({"--lr"}), {"--lr needs a value"});
+  check_refused(train_with({"--lr="}), {"--lr needs a value"});
+  check_refused(train_with({"--lr", "--seed", "3"}), {"--lr needs a value"});
+  check_refused(run_archon({"diff", "--json=x", "a", "b"}), {"--json takes no value"});
+}
+
+BOOST_AUTO_TEST_CASE(an_option_given_twice) {
+  check_refused(train_with({"--lr", "1", "--lr=2"}), {"--lr is given twice, as 1 and as 2"});
+}
+
+BOOST_AUTO_TEST_CASE(malformed_values) {
+  const std::vector<std::array<std::string, 3>> cases = {
+      {"--lr", "-1", "a number, 0 or larger"},
+      {"--lr", "fast", "a number"},
+      {"--lr", "1e-4x", "a number"},
+      {"--lr", "nan", "a number"},
+      {"--lr", "inf", "a number"},
+      {"--epochs", "0", "1 or larger"},
+      {"--batch-sequences", "-1", "0 or larger"},
+      {"--batch-sequences", "1.5", "whole number"},
+      {"--batch-sequences", "99999999999999999999", "whole number"},
+      {"--micro-batch-tokens", "0", "1 or larger"},
+      {"--pad-limit", "0", "1 or larger"},
+      {"--max-sequence", "-4", "0 or larger"},
+      {"--cp", "0", "1 or larger, or -1"},
+      {"--tp", "-2", "1 or larger, or -1"},
+      {"--dp", "two", "1 or larger, or -1"},
+      {"--dtype", "int8", "float32 or bfloat16"},
+      {"--shuffle", "yes", "on or off"},
+      {"--loss", "grpo", "sft or critic"},
+      {"--optimizer", "lion", "adamw or sgd"},
+      {"--lr-schedule", "step", "constant, linear or cosine"},
+      {"--min-lr-ratio", "1.1", "from 0 to 1"},
+      {"--beta1", "1", "from 0 to below 1"},
+      {"--beta2", "-0.1", "from 0 to below 1"},
+      {"--eps", "0", "above 0"},
+      {"--weight-decay", "-0.1", "0 or larger"},
+      {"--clip-grad-norm", "-1", "0 or larger"},
+      {"--value-eps-clip", "-1", "0 or larger"},
+      {"--resume", "maybe", "auto or none"},
+      {"--record-steps", "0", "FIRST-LAST"},
+      {"--record-steps", "5-1", "FIRST-LAST"},
+      {"--record-steps", "1-2-3", "FIRST-LAST"},
+      {"--record-what", "gradients,", "gradients, weights, activations"},
+      {"--max-shard-size", "5 GB", "5GiB"},
+      {"--max-shard-size", "0", "5GiB"},
+      {"--max-shard-size", "99999999999TB", "5GiB"},
+      {"--seed", "-1", "0 or larger"},
+      {"--threads", "5000", "from 0 to 4096"},
+      {"--collective-timeout", "-1", "0 or larger"},
+      {"--log-level", "loud", "debug, info, warning or error"}};
+  for (const auto& [option, value, allowed] : cases) {
+    const auto result = train_with({option, value});
+    check_refused(result, {option + " " + value + " must be ", allowed, "see archon train --help"});
+  }
+  check_refused(train_with({"--eval-data", ""}), {"--eval-data \"\" must not be empty"});
+  check_refused(run_archon({"forward", "--model", "m", "--data", "d", "--output", "o", "--what",
+                            "logprobs,colours"}),
+                {"--what logprobs,colours must be one or more of logprobs, entropy, logits, "
+                 "values, hidden"});
+}
+
+BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
+  check_refused(train_with({"--epochs", "2"}), {"--steps 1 and --epochs 2 are both given"});
+  check_refused(train_with({"--eval-every", "2"}), {"--eval-every 2", "--eval-data"});
+  check_refused(train_with({"--value-eps-clip", "0.2"}), {"--loss critic"});
+}
+
+BOOST_AUTO_TEST_CASE(environment_goes_before_the_settings_file) {
+  const TemporaryFolder folder;
+  const std::string file = folder / "run.conf";
+  write_bytes(file, "# a comment\n\n  lr = slow # another\nweight-decay=1X#\n");
+  // The value that wins is the one that is refused.
+  check_refused(train_with({"--config", file}), {"--lr slow (from " + file + ":3) must be"});
+  check_refused(train_with({}, {{"ARCHON_CONFIG", file}}), {"--lr slow (from " + file + ":3)"});
+  check_refused(train_with({"--config", file}, {{"ARCHON_LR", "fast"}}),
+                {"--lr fast (from ARCHON_LR) must be"});
+  check_refused(train_with({"--config", file, "--lr", "none"}, {{"ARCHON_LR", "fast"}}),
+                {"--lr none must be"});
+  check_refused(train_with({"--config", file, "--lr", "1"}, {{"ARCHON_LR", "fast"}}),
+                {"--weight-decay 1X# (from " + file + ":4)"});
+  check_refused(train_with({}, {{"ARCHON_MICRO_BATCH_TOKENS", "0"}}),
+                {"--micro-batch-tokens 0 (from ARCHON_MICRO_BATCH_TOKENS)"});
+  check_refused(train_with({"--cp", "0"}, {{"ARCHON_LR", ""}, {"ARCHON_NO_SUCH_OPTION", "1"}}),
+                {"--cp 0"});
+}
+
+BOOST_AUTO_TEST_CASE(settings_file_can_give_required_options) {
+  const TemporaryFolder folder;
+  const std::string file = folder / "run.conf";
+  write_bytes(file, "model = m\ndata = d\noutput = o\nno-decay = a\nno-decay = b\n");
+  check_refused(run_archon({"train", "--config", file}), {"missing --steps N or --epochs N"});
+}
+
+BOOST_AUTO_TEST_CASE(malformed_settings_files) {
+  const TemporaryFolder folder;
+  const std::string file = folder / "run.conf";
+  const auto refused = [&](const std::string& text, const std::string& part) {
+    write_bytes(file, text);
+    check_refused(train_with({"--config", file}), {part});
+  };
+  refused("lr = 1\nsteps 3\n", file + ":2: \"steps 3\" is not a setting");
+  refused("= 3\n", file + ":1: \"= 3\" is not a setting");
+  refused("[train]\n", file + ":1: \"[train]\" is not a setting");
+  refused("seed = 1\n\nwarmup-step = 3\n",
+          file + ":3: unknown key warmup-step (did you mean warmup-steps?)");
+  refused("config = other\n", file + ":1: unknown key config");
+  refused("lr = 1\nlr = 2\n", file + ":2: lr is set a second time");
+  refused("lr =\n", "--lr \"\" (from " + file + ":1) must be");
+  check_refused(train_with({"--config", folder / "none"}), {folder / "none"});
+}
+
+BOOST_AUTO_TEST_CASE(init_takes_config_for_the_model) {
+  // ARCHON_CONFIG means the settings file of the other commands.
+  check_refused(run_archon({"init", "--output", "o"}, {{"ARCHON_CONFIG", "run.conf"}}),
+                {"missing --config FILE"});
+}
+
+BOOST_AUTO_TEST_CASE(every_rank_refuses_and_one_says_it) {
+  const auto result = run_archon_ranks(2, {"train", "--steps", "0"});
+  BOOST_CHECK_EQUAL(result.exit_code, 2);
+  const auto first = result.err.find("--steps 0 must be");
+  BOOST_CHECK(first != std::string::npos);
+  BOOST_CHECK(result.err.find("--steps 0 must be", first + 1) == std::string::npos);
+}
