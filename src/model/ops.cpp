@@ -11,6 +11,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+#include <optional>
+
 #include "archon/base/error.hpp"
 #include "kernels.hpp"
 
@@ -124,9 +127,12 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
 
 struct NormRotary : torch::autograd::Function<NormRotary> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
-                            const at::Tensor& query_norm, const at::Tensor& key_norm,
+                            const std::optional<at::Tensor>& maybe_query_norm,
+                            const std::optional<at::Tensor>& maybe_key_norm,
                             const at::Tensor& cos, const at::Tensor& sin, int64_t heads,
                             int64_t kv_heads, double eps) {
+    const at::Tensor query_norm = maybe_query_norm.value_or(at::Tensor());
+    const at::Tensor key_norm = maybe_key_norm.value_or(at::Tensor());
     const kernels::HeadLayout layout{heads, kv_heads, qkv.size(2)};
     const int64_t tokens = qkv.size(0), row = layout.total() * layout.head_dim;
     const int64_t turned = heads + kv_heads, half = layout.head_dim / 2;
@@ -207,8 +213,12 @@ at::Tensor query_key_norm_rotary(const at::Tensor& qkv, const at::Tensor& query_
                                  const at::Tensor& key_norm, const RotaryTable& table,
                                  int64_t heads, int64_t kv_heads, double eps) {
   ARCHON_EXPECT(qkv.size(1) == heads + 2 * kv_heads);
-  return NormRotary::apply(qkv.contiguous(), query_norm, key_norm, table.cos, table.sin, heads,
-                           kv_heads, eps);
+  // Autograd takes an absent tensor as nullopt only.
+  const auto optional = [](const at::Tensor& x) {
+    return x.defined() ? std::optional(x) : std::nullopt;
+  };
+  return NormRotary::apply(qkv.contiguous(), optional(query_norm), optional(key_norm), table.cos,
+                           table.sin, heads, kv_heads, eps);
 }
 
 }  // namespace archon

@@ -3,6 +3,8 @@
 #include <ATen/ops/sum.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <optional>
+
 #include "archon/parallel/matmul.hpp"
 
 namespace archon {
@@ -13,10 +15,11 @@ using torch::autograd::variable_list;
 
 struct Linear : torch::autograd::Function<Linear> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias) {
+                            const std::optional<at::Tensor>& bias) {
     context->save_for_backward({x, weight});
+    context->saved_data["bias"] = bias.has_value();
     at::Tensor y = matmul_nt(x, weight);
-    if (bias.defined()) y.add_(bias);
+    if (bias) y.add_(*bias);
     return y;
   }
 
@@ -27,7 +30,7 @@ struct Linear : torch::autograd::Function<Linear> {
     at::Tensor grad_x, grad_weight, grad_bias;
     if (context->needs_input_grad(0)) grad_x = matmul_nt(grad, weight.t());
     if (context->needs_input_grad(1)) grad_weight = matmul_nt(grad.t(), x.t());
-    if (context->needs_input_grad(2)) grad_bias = grad.sum(0);
+    if (context->saved_data["bias"].toBool()) grad_bias = grad.sum(0);
     return {grad_x, grad_weight, grad_bias};
   }
 };
@@ -35,7 +38,8 @@ struct Linear : torch::autograd::Function<Linear> {
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return Linear::apply(x, weight, bias);
+  // Autograd takes an absent tensor as nullopt only.
+  return Linear::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
 }
 
 }  // namespace archon
