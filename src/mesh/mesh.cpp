@@ -1,6 +1,8 @@
 #include "archon/mesh/mesh.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cstdint>
 
 #include "archon/base/error.hpp"
 
@@ -31,7 +33,7 @@ MeshShape resolve_mesh_shape(MeshShape shape, int world_size) {
   std::array<int*, 3> axes = {&shape.dp, &shape.cp, &shape.tp};
   constexpr std::array names = {"dp", "cp", "tp"};
   int* open = nullptr;
-  int product = 1;
+  int64_t product = 1;  // saturates, so that absurd extents do not wrap to a fitting number
   for (int i = 0; i < 3; ++i) {
     ARCHON_VALIDATE(*axes[i] >= 1 || *axes[i] == -1,
                     "--{} {} is no extent; give a number from 1, or -1 to have it computed",
@@ -42,7 +44,7 @@ MeshShape resolve_mesh_shape(MeshShape shape, int world_size) {
                       shape.cp, shape.tp);
       open = axes[i];
     } else {
-      product *= *axes[i];
+      product = std::min<int64_t>(product * *axes[i], INT32_MAX);
     }
   }
   if (open != nullptr) {
@@ -50,12 +52,13 @@ MeshShape resolve_mesh_shape(MeshShape shape, int world_size) {
                     "the mesh dp {} x cp {} x tp {} does not fit {} ranks: the given axes make "
                     "{}, which does not divide {}; start a multiple of {} ranks, or change an axis",
                     shape.dp, shape.cp, shape.tp, world_size, product, world_size, product);
-    *open = world_size / product;
+    *open = static_cast<int>(world_size / product);
+    product *= *open;
   }
-  ARCHON_VALIDATE(shape.size() == world_size,
+  ARCHON_VALIDATE(product == world_size,
                   "the mesh dp {} x cp {} x tp {} needs {} ranks, but {} were started; start {} "
                   "ranks, or give one axis as -1 to have it computed",
-                  shape.dp, shape.cp, shape.tp, shape.size(), world_size, shape.size());
+                  shape.dp, shape.cp, shape.tp, product, world_size, product);
   return shape;
 }
 
