@@ -19,12 +19,13 @@
 #include <limits>
 
 #include "archon/base/error.hpp"
+#include "support/world.hpp"
 
 using archon::Communicator;
-using archon::MpiComm;
 using archon::ReduceOp;
 using archon::RuntimeFailure;
 using archon::Work;
+using archon::test::world_group;
 using Rows = std::vector<int64_t>;
 
 namespace {
@@ -33,12 +34,6 @@ constexpr at::ScalarType kNumbers[] = {at::kFloat, at::kDouble, at::kBFloat16, a
                                        at::kLong,  at::kInt,    at::kByte};
 constexpr at::ScalarType kAll[] = {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf,
                                    at::kLong,  at::kInt,    at::kByte,     at::kBool};
-
-Communicator world() {
-  MPI_Comm comm = MPI_COMM_NULL;
-  ARCHON_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm));
-  return Communicator(MpiComm(comm), "world");
-}
 
 // Below and above the size from which all_reduce works in blocks; evenly cut by 2, 4, 8 and not.
 const std::vector<Rows> kShapes = {{}, {0}, {7}, {2, 3}, {8192}, {5003}};
@@ -185,7 +180,7 @@ void check_every_collective(const Communicator& comm, at::ScalarType dtype, bool
 BOOST_AUTO_TEST_SUITE(communicator)
 
 BOOST_AUTO_TEST_CASE(knows_its_group) {
-  const Communicator comm = world();
+  const Communicator comm = world_group();
   int rank = -1, size = -1;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
@@ -195,17 +190,17 @@ BOOST_AUTO_TEST_CASE(knows_its_group) {
 }
 
 BOOST_AUTO_TEST_CASE(every_collective_of_every_type) {
-  const Communicator comm = world();
+  const Communicator comm = world_group();
   for (const at::ScalarType dtype : kAll) check_every_collective(comm, dtype, false, kShapes);
 }
 
 BOOST_AUTO_TEST_CASE(every_asynchronous_collective_of_every_type) {
-  const Communicator comm = world();
+  const Communicator comm = world_group();
   for (const at::ScalarType dtype : kAll) check_every_collective(comm, dtype, true, kShapes);
 }
 
 BOOST_AUTO_TEST_CASE(counts_above_the_largest_are_split) {
-  Communicator comm = world();
+  Communicator comm = world_group();
   for (const int64_t max_count : {3, 50}) {
     comm.set_max_count(max_count);
     for (const bool async : {false, true}) {
@@ -216,7 +211,7 @@ BOOST_AUTO_TEST_CASE(counts_above_the_largest_are_split) {
 }
 
 BOOST_AUTO_TEST_CASE(many_operations_may_be_under_way) {
-  const Communicator comm = world();
+  const Communicator comm = world_group();
   const int size = comm.size(), rank = comm.rank();
   at::Tensor small = numbers(rank, {5}, at::kFloat), large = numbers(rank, {6001}, at::kFloat);
   at::Tensor from_last = numbers(rank, {9}, at::kLong);
@@ -249,7 +244,7 @@ BOOST_AUTO_TEST_CASE(many_operations_may_be_under_way) {
 }
 
 BOOST_AUTO_TEST_CASE(a_dropped_or_replaced_work_is_waited_for) {
-  const Communicator comm = world();
+  const Communicator comm = world_group();
   at::Tensor first = at::ones({3}), second = at::ones({3}), third = at::ones({3});
   {
     Work work = comm.all_reduce_async(first);
@@ -265,7 +260,7 @@ BOOST_AUTO_TEST_CASE(a_dropped_or_replaced_work_is_waited_for) {
 }
 
 BOOST_AUTO_TEST_CASE(an_asynchronous_input_may_go_out_of_scope) {
-  const Communicator comm = world();
+  const Communicator comm = world_group();
   const at::Tensor gathered = at::empty({1000 * comm.size()});
   Work work;
   {
@@ -280,7 +275,7 @@ BOOST_AUTO_TEST_CASE(an_asynchronous_input_may_go_out_of_scope) {
 
 // 256 + 1 is 256 in bfloat16, and so is every further sum that rounds on the way.
 BOOST_AUTO_TEST_CASE(half_precision_sums_round_once) {
-  const Communicator comm = world();
+  const Communicator comm = world_group();
   for (const auto& [dtype, large] : {std::pair{at::kBFloat16, 256.0}, {at::kHalf, 2048.0}})
     for (const int64_t count : {5, 5003}) {
       const double mine = comm.rank() == 0 ? large : 1.0;
@@ -296,7 +291,7 @@ BOOST_AUTO_TEST_CASE(half_precision_sums_round_once) {
 }
 
 BOOST_AUTO_TEST_CASE(the_same_bits_everywhere_and_every_time) {
-  const Communicator comm = world();
+  const Communicator comm = world_group();
   for (const int64_t count : {11, 5003}) {
     // Numbers of very different size: any other order of summation gives other bits.
     const at::Tensor mine =
@@ -318,7 +313,7 @@ BOOST_AUTO_TEST_CASE(the_same_bits_everywhere_and_every_time) {
 }
 
 BOOST_AUTO_TEST_CASE(scalars_and_strings) {
-  const Communicator comm = world();
+  const Communicator comm = world_group();
   const int n = comm.size();
   BOOST_TEST(comm.all_reduce(1.5 * comm.rank()) == 1.5 * n * (n - 1) / 2);
   BOOST_TEST(comm.all_reduce(int64_t{comm.rank()}, ReduceOp::max) == n - 1);
@@ -357,7 +352,7 @@ BOOST_AUTO_TEST_CASE(one_rank_communicates_nothing) {
 
 // All of these throw on every rank before anything is sent.
 BOOST_AUTO_TEST_CASE(wrong_arguments_are_refused) {
-  const Communicator comm = world();
+  const Communicator comm = world_group();
   const int n = comm.size();
   const at::Tensor strided = at::zeros({4, 2 * n}).t();
   BOOST_CHECK_THROW(comm.all_reduce(strided), RuntimeFailure);
