@@ -3,14 +3,14 @@
 
     tests/mutations/run_mutations.py [--only TEXT] [--all] [--list]
 
-    --only TEXT   only mutations whose name holds TEXT; docs/mutations.md stays as it is
+    --only TEXT   only mutations whose name holds TEXT
     --all         run every test named with a mutation, not only until one notices it
     --list        print their names and end
 
 The copy lies in build/mutations; LibTorch comes from LIBTORCH_ROOT, as for every build. Each
 mutation of mutations.py is applied, built, tested by the CTest names given with it, and taken
-back. First the same tests must pass without any. The table goes to stdout and, when all
-mutations ran, to docs/mutations.md.
+back. First the same tests must pass without any. The results replace those of the same
+mutations in docs/mutations.md.
 Exit code: 0 every mistake was noticed, 1 some was not, 2 wrong usage or a table that is out of date.
 """
 
@@ -101,21 +101,25 @@ def try_mutation(mutation: Mutation, run_all: bool, log: Path) -> str:
     return ", ".join(noticed) + (f" (not {', '.join(silent)})" if silent else "")
 
 
-def markdown(rows: list) -> str:
-    lines = ["| mistake | file | failing test | seconds |", "|---|---|---|---|"]
-    for mutation, result, seconds in rows:
-        lines.append(f"| {mutation.name} | `{mutation.file}` | {result} | {seconds:.0f} |")
-    return "\n".join(lines) + "\n"
-
-
 HEAD = """# Mistakes that the tests notice
 
 `tests/mutations/run_mutations.py` wrote this page: it put each mistake into a copy of the sources,
-built it, and ran the tests that should notice it (`NAME.RANKS` in CTest) until one failed. Without
-a mistake they all pass. Seconds are for building and testing together. The mistakes themselves are
-in `tests/mutations/mutations.py`.
+built it, and ran the tests that should notice it (`NAME.RANKS` in CTest) until one failed, or all
+of them (`--all`). Without a mistake they all pass. Seconds are for building and testing together,
+on two cores that were shared with other work. The mistakes themselves are in
+`tests/mutations/mutations.py`.
 
 """
+
+
+def write_table(rows: dict) -> None:
+    """Puts the new rows in place of the old, in the order of the table of mutations."""
+    page = ROOT / "docs" / "mutations.md"
+    old = page.read_text().splitlines() if page.is_file() else []
+    known = {line.split(" | ")[0][2:]: line for line in old if line.startswith("| ")} | rows
+    lines = ["| mistake | file | failing test | seconds |", "|---|---|---|---|"]
+    lines += [known[m.name] for m in MUTATIONS if m.name in known]
+    page.write_text(HEAD + "\n".join(lines) + "\n")
 
 
 def main() -> int:
@@ -144,21 +148,18 @@ def main() -> int:
     if failed := [test for test in sorted(tests) if not passes(test, log)]:
         sys.exit(f"fail without any mutation: {', '.join(failed)}; see {log}")
 
-    rows = []
+    rows, missed = {}, 0
     for number, mutation in enumerate(chosen, 1):
         with log.open("a") as out:
             out.write(f"\n==== {mutation.name}\n")
         start = time.monotonic()
         result = try_mutation(mutation, arguments.all, log)
         seconds = time.monotonic() - start
-        rows.append((mutation, result, seconds))
-        print(f"[{number}/{len(chosen)}] {mutation.name}: {result} ({seconds:.0f} s)",
-              file=sys.stderr, flush=True)
-    table = markdown(rows)
-    print(table)
-    if len(chosen) == len(MUTATIONS):
-        (ROOT / "docs" / "mutations.md").write_text(HEAD + table)
-    return 0 if not any(result.startswith(("SURVIVED", "DOES NOT")) for _, result, _ in rows) else 1
+        missed += result.startswith(("SURVIVED", "DOES NOT BUILD"))
+        rows[mutation.name] = f"| {mutation.name} | `{mutation.file}` | {result} | {seconds:.0f} |"
+        print(f"[{number}/{len(chosen)}] {mutation.name}: {result} ({seconds:.0f} s)", flush=True)
+    write_table(rows)
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":
