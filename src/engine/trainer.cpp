@@ -82,9 +82,10 @@ class Trainer {
  private:
   void announce() const {
     const DecoderConfig& config = loaded_.model->config();
-    log::info("{}, {} parameters, {} on {} ranks ({}), {} threads each", config.model_type,
-              count_parameters(*loaded_.model), c10::toString(options_.run.dtype),
-              mesh_.world().size(), to_string(mesh_.shape()), at::get_num_threads());
+    log::info("{}, {} parameters, {}; {} on {} ranks, threads per rank: {}", config.model_type,
+              count_parameters(*loaded_.model),
+              options_.run.dtype == at::kFloat ? "float32" : "bfloat16", to_string(mesh_.shape()),
+              mesh_.world().size(), at::get_num_threads());
     log::info("{} sequences, {} tokens; {} steps of {} sequences", batcher_.dataset().size(),
               batcher_.dataset().tokens(), options_.steps,
               options_.batch_sequences == 0 ? batcher_.dataset().size() : options_.batch_sequences);
