@@ -7,6 +7,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
+#include "archon/comm/rank_zero.hpp"
 #include "archon/data/sampler.hpp"
 #include "archon/engine/evaluate.hpp"
 #include "archon/engine/metrics.hpp"
@@ -76,6 +77,7 @@ class Trainer {
       write_metrics(step, result, lr, seconds, progress);
       progress.update(step, result.loss, static_cast<double>(result.tokens) / seconds);
     }
+    if (recorder_) recorder_->finish();
     if (options_.save_hf) save();
   }
 
@@ -142,7 +144,7 @@ class Trainer {
 
 void run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
-  if (mesh.world().rank() == 0) prepare_output(options);
+  check_on_rank_zero(mesh.world(), [&] { prepare_output(options); });
   const LoadedModel loaded = load_model(options.run.model, mesh, options.run.dtype);
   Trainer(options, mesh, loaded).run();
 }
