@@ -51,7 +51,6 @@ class Trainer {
         sampler_(batcher_.dataset().size(), options.batch_sequences, options.shuffle,
                  options.run.seed),
         optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)) {
-    objective_.validate(loaded_.model->config());
     if (!options_.eval_data.empty())
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
                             objective_.fields());
@@ -146,6 +145,7 @@ void run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
   check_on_rank_zero(mesh.world(), [&] { prepare_output(options); });
   const LoadedModel loaded = load_model(options.run.model, mesh, options.run.dtype);
+  Objective{options.loss, options.value_eps_clip}.validate(loaded.model->config());
   Trainer(options, mesh, loaded).run();
 }
 

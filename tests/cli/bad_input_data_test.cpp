@@ -81,7 +81,7 @@ BOOST_AUTO_TEST_CASE(tokens_outside_the_vocabulary) {
     ids.mutable_data_ptr<int64_t>()[6] = id;
     inputs.write_data(ids, offsets({0, 4, 10}));
     const std::string what = fmt::format("/input_ids[6] = {} (sequence 1, token 2)", id);
-    check_bad_input(1, inputs.forward(), {inputs.data, what, "[0, 256)"});
+    check_bad_input(1, inputs.eval(), {inputs.data, what, "[0, 256)"});
     check_bad_input(2, inputs.train({"--cp", "2"}), {inputs.data, what, "[0, 256)"});
   }
 }

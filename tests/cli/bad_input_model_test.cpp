@@ -29,7 +29,8 @@ constexpr const char* kNorm = "model.norm.weight";  // [48]
 
 BOOST_AUTO_TEST_CASE(folders_that_are_no_model) {
   const Inputs inputs;
-  check_bad_input(2, inputs.eval({"--model", inputs.folder / "none"}), {"none", "config.json"});
+  check_bad_input(2, inputs.eval({"--model", inputs.folder / "none"}),
+                  {inputs.folder / "none", "No such file"});
   check_bad_input(1, inputs.eval({"--model", inputs.data}), {inputs.data});
   std::filesystem::remove(inputs.model + "/config.json");
   check_bad_input(1, inputs.eval(), {inputs.model, "config.json"});
