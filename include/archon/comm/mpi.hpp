@@ -27,8 +27,8 @@ class MpiEnvironment {
   /// Ranks of this host whose CPU affinity equals this rank's.
   int ranks_sharing_cores() const { return ranks_sharing_cores_; }
 
-  /// Ends the whole job with `exit_code`, after `message` was written to stderr. Rank 0 speaks
-  /// at once; the others wait a moment, so that an error all ranks share is printed once.
+  /// Ends the whole job with `exit_code`, after `message` was written to stderr. Lower ranks speak
+  /// first (wait_for_lower_ranks), so that an error several ranks share is printed once.
   [[noreturn]] void abort(const std::string& message, int exit_code);
 
  private:
@@ -42,6 +42,10 @@ class MpiEnvironment {
 int launcher_rank();
 /// Whether mpiexec, srun or another launcher started this process.
 bool started_by_launcher();
+
+/// Waits, longer the higher the rank (0 to 1.7 s), so that the lowest of the ranks that found the
+/// same error tells it and ends the job before the others do.
+void wait_for_lower_ranks(int rank);
 
 /// Move-only owner of an MPI communicator; frees it, unless MPI is finalized already or an
 /// exception is on its way (freeing is collective, and the peers may never come).
