@@ -22,7 +22,8 @@ BOOST_AUTO_TEST_CASE(meshes_that_are_not_the_ranks) {
   check_bad_input(4, inputs.eval({"--tp", "-1", "--dp", "3"}), {"dp 3", "does not divide 4"});
   check_bad_input(2, inputs.train({"--cp", "-1"}), {"two axes are -1", "only one"});
   check_bad_input(2, inputs.train({"--dp", "100000", "--cp", "100000", "--tp", "100000"}),
-                  {"dp 100000 x cp 100000 x tp 100000", "2 were started"});
+                  {"needs 1000000000000000 ranks", "2 were started"});
+  check_bad_input(2, inputs.train({"--dp", "1000000000"}), {"--dp 1000000000", "from 1 to"});
   for (const char* value : {"0", "-2", "two", "1.5", "99999999999"})
     check_bad_input(1, inputs.train({"--cp", value}), {"--cp", value, "or -1"});
   check_bad_input(4, inputs.train({"--tp", "0"}), {"--tp 0 must be a whole number"});

@@ -9,7 +9,7 @@ namespace archon {
 /// Throws RuntimeFailure with MPI's own error text.
 [[noreturn]] void throw_mpi_error(int code, const char* call, const char* file, int line);
 
-/// Initialises MPI (MPI_THREAD_FUNNELED) and finalizes it. One per process, owned by main.
+/// Initialises MPI (MPI_THREAD_FUNNELED) and finalizes it. One per process.
 ///
 /// Leaving by an exception does not finalize (peers may be waiting in a collective); call
 /// `abort` instead.
@@ -47,7 +47,8 @@ bool started_by_launcher();
 /// same error tells it and ends the job before the others do.
 void wait_for_lower_ranks(int rank);
 
-/// Move-only owner of an MPI communicator; frees it, unless MPI is finalized already.
+/// Move-only owner of an MPI communicator; frees it, unless MPI is finalized already or an
+/// exception is on its way (freeing is collective, and the peers may never come).
 class MpiComm {
  public:
   MpiComm() = default;
