@@ -194,7 +194,7 @@ BOOST_AUTO_TEST_CASE(a_full_disk_ends_the_run_with_a_reason) {
     BOOST_TEST_CONTEXT(command.front() << ": " << result.err) {
       BOOST_CHECK_EQUAL(result.exit_code, 3);
       CHECK_CONTAINS(result.err, "archon: error: ");
-      CHECK_CONTAINS(result.err, "File too large");
+      CHECK_CONTAINS(result.err, ": File too large\n");
     }
   }
   for (const std::string& path :
