@@ -87,5 +87,12 @@ class Commands(unittest.TestCase):
                           f"docs/cli.md must show what `archon {' '.join(command)} --help` prints")
 
 
+class Links(unittest.TestCase):
+    def test_they_lead_somewhere(self):
+        for page in (*SOURCE.glob("*.md"), *SOURCE.glob("docs/*.md")):
+            for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text(encoding="utf-8")):
+                self.assertTrue((page.parent / link).exists(), f"{page.name} links to {link}")
+
+
 if __name__ == "__main__":
     unittest.main()
