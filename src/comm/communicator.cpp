@@ -23,7 +23,6 @@ void check_tensor(const at::Tensor& tensor, const char* operation) {
 }
 
 int64_t row_elements(const at::Tensor& tensor) {
-  ARCHON_ENSURE(tensor.dim() > 0, "a scalar has no rows to split; reshape it to [1]");
   int64_t product = 1;
   for (int64_t dim = 1; dim < tensor.dim(); ++dim) product *= tensor.size(dim);
   return product;
@@ -32,6 +31,8 @@ int64_t row_elements(const at::Tensor& tensor) {
 // Element counts of the blocks of `tensor` along dim 0; equal blocks where `rows` is empty.
 Blocks blocks_of(const at::Tensor& tensor, std::vector<int64_t> rows, int size,
                  const char* operation) {
+  ARCHON_ENSURE(tensor.dim() > 0, "{}: a scalar has no rows to split; reshape it to [1]",
+                operation);
   if (rows.empty()) {
     ARCHON_ENSURE(tensor.size(0) % size == 0,
                   "{}: {} rows do not split into {} equal blocks; give the rows of each block",

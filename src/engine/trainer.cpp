@@ -7,6 +7,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
+#include "archon/comm/rank_zero.hpp"
 #include "archon/data/sampler.hpp"
 #include "archon/engine/evaluate.hpp"
 #include "archon/engine/metrics.hpp"
@@ -50,7 +51,6 @@ class Trainer {
         sampler_(batcher_.dataset().size(), options.batch_sequences, options.shuffle,
                  options.run.seed),
         optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)) {
-    objective_.validate(loaded_.model->config());
     if (!options_.eval_data.empty())
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
                             objective_.fields());
@@ -76,15 +76,17 @@ class Trainer {
       write_metrics(step, result, lr, seconds, progress);
       progress.update(step, result.loss, static_cast<double>(result.tokens) / seconds);
     }
+    if (recorder_) recorder_->finish();
     if (options_.save_hf) save();
   }
 
  private:
   void announce() const {
     const DecoderConfig& config = loaded_.model->config();
-    log::info("{}, {} parameters, {} on {} ranks ({}), {} threads each", config.model_type,
-              count_parameters(*loaded_.model), c10::toString(options_.run.dtype),
-              mesh_.world().size(), to_string(mesh_.shape()), at::get_num_threads());
+    log::info("{}, {} parameters, {}; {} on {} ranks, threads per rank: {}", config.model_type,
+              count_parameters(*loaded_.model),
+              options_.run.dtype == at::kFloat ? "float32" : "bfloat16", to_string(mesh_.shape()),
+              mesh_.world().size(), at::get_num_threads());
     log::info("{} sequences, {} tokens; {} steps of {} sequences", batcher_.dataset().size(),
               batcher_.dataset().tokens(), options_.steps,
               options_.batch_sequences == 0 ? batcher_.dataset().size() : options_.batch_sequences);
@@ -141,8 +143,9 @@ class Trainer {
 
 void run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
-  if (mesh.world().rank() == 0) prepare_output(options);
+  check_on_rank_zero(mesh.world(), [&] { prepare_output(options); });
   const LoadedModel loaded = load_model(options.run.model, mesh, options.run.dtype);
+  Objective{options.loss, options.value_eps_clip}.validate(loaded.model->config());
   Trainer(options, mesh, loaded).run();
 }
 

@@ -67,6 +67,14 @@ BOOST_FIXTURE_TEST_CASE(diff_takes_bounds_and_patterns, TwoFiles) {
   BOOST_CHECK_EQUAL(run_archon({"diff", a, b, "--ignore", "*small"}).exit_code, 1);
 }
 
+BOOST_FIXTURE_TEST_CASE(diff_shows_as_many_passed_datasets_as_asked_for, TwoFiles) {
+  const auto one = run_archon({"diff", a, a, "--rows", "1"}).out;
+  BOOST_CHECK_NE(one.find("more that passed"), std::string::npos);
+  const auto all = run_archon({"diff", a, a, "--rows", "0"}).out;
+  BOOST_CHECK_EQUAL(all.find("more that passed"), std::string::npos);
+  BOOST_CHECK_GT(all.size(), one.size());
+}
+
 BOOST_FIXTURE_TEST_CASE(diff_prints_json, TwoFiles) {
   const auto result = run_archon({"diff", "--json", a, b});
   BOOST_CHECK_EQUAL(result.exit_code, 1);

@@ -1,117 +1,40 @@
 // Every mesh against HuggingFace's results and against one rank, through the calls behind
 // `archon forward` and `archon train`.
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/abs.h>
-#include <ATen/ops/max.h>
-#include <unistd.h>
-
 #include <boost/test/unit_test.hpp>
-#include <cstdlib>
-#include <filesystem>
 
-#include "archon/base/error.hpp"
 #include "archon/engine/run.hpp"
-#include "archon/io/hdf5.hpp"
 #include "archon/io/json.hpp"
-#include "archon/model/plugin_loader.hpp"
-#include "archon/model/registry.hpp"
+#include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
+#include "support/record_compare.hpp"
 
-namespace fs = std::filesystem;
 using namespace archon;
+using namespace archon::test;
 
 namespace {
 
 constexpr double kFromHuggingFace = 2e-5;  // of the tensor's largest magnitude
-constexpr double kBetweenMeshes = 1e-5;
-constexpr double kWeightsAfterSteps = 2e-4;
-constexpr double kNoiseGradient = 1e-4;
 constexpr int64_t kSteps = 5;
 
 const std::string kCases[] = {"q2_tiny_tied", "q3_tiny", "q3_kv2_h8", "q2_critic"};
 
-std::string source_folder(const std::string& name) {
-  return std::string(std::getenv("ARCHON_TEST_SOURCE_DIR")) + "/tests/golden/" + name;
-}
-
-// One-rank records stay for the other meshes' tests (a CTest fixture).
-std::string work_folder() {
-  const std::string folder = std::string(std::getenv("ARCHON_TEST_BINARY_DIR")) + "/tests/golden";
-  fs::create_directories(folder);
-  return folder;
-}
-
 std::string record_name(const std::string& name, const MeshShape& shape) {
-  return fmt::format("{}/{}-{}-{}-{}", work_folder(), name, shape.dp, shape.cp, shape.tp);
-}
-
-double largest(const at::Tensor& x) { return x.numel() == 0 ? 0 : x.abs().max().item<double>(); }
-
-/// Largest difference as a share of `want`'s largest magnitude.
-double distance(const at::Tensor& want, const at::Tensor& got) {
-  BOOST_REQUIRE_EQUAL(want.sizes(), got.sizes());
-  const double scale = largest(want),
-               difference = largest(want.to(at::kDouble) - got.to(at::kDouble));
-  return difference == 0 ? 0 : difference / scale;
-}
-
-void check_close(const h5::File& want, const std::string& a, const h5::File& got,
-                 const std::string& b, double bound) {
-  const double d = distance(want.read(a), got.read(b));
-  BOOST_CHECK_MESSAGE(d <= bound, got.path() << ": " << b << " is " << d << " from " << want.path()
-                                             << ": " << a << " (bound " << bound << ")");
-}
-
-/// Every dataset below `a` must be below `b`.
-void check_group(const h5::File& want, const std::string& a, const h5::File& got,
-                 const std::string& b, double bound) {
-  const auto datasets = want.datasets(a);
-  BOOST_REQUIRE(!datasets.empty());
-  for (const h5::DatasetInfo& info : datasets)
-    check_close(want, info.path, got, b + info.path.substr(a.size()), bound);
-}
-
-/// Weights after AdamW steps: where the gradient is rounding noise, the direction of a step is
-/// noise too, so such elements may be off by two full steps.
-void check_weights(const h5::File& want, const std::string& a, const h5::File& got,
-                   const std::string& b, const std::string& gradients, double lr) {
-  for (const h5::DatasetInfo& info : want.datasets(a)) {
-    const std::string name = info.path.substr(a.size());
-    const at::Tensor expected = want.read(info.path), actual = got.read(b + name);
-    const at::Tensor gradient = want.read(gradients + name).abs();
-    const at::Tensor noise = gradient <= kNoiseGradient * largest(gradient);
-    const at::Tensor difference = (expected - actual).abs();
-    const double elsewhere = largest(difference * noise.logical_not());
-    BOOST_CHECK_LE(elsewhere, kWeightsAfterSteps * largest(expected));
-    BOOST_CHECK_LE(largest(difference * noise), 2 * lr * static_cast<double>(kSteps));
-  }
+  return fmt::format("{}/{}-{}-{}-{}", work_folder("golden"), name, shape.dp, shape.cp, shape.tp);
 }
 
 bool is_critic(const std::string& name) {
-  return read_json_file(source_folder(name) + "/model/config.json").at("architectures").at(0) ==
+  return read_json_file(golden_folder(name) + "/model/config.json").at("architectures").at(0) ==
          "Qwen2ForTokenClassification";
 }
 
 RunOptions run_options(const std::string& name, const MeshShape& shape) {
   RunOptions run;
-  run.model = source_folder(name) + "/model";
-  run.data = source_folder(name) + "/batch.h5";
+  run.model = golden_folder(name) + "/model";
+  run.data = golden_folder(name) + "/batch.h5";
   run.mesh = shape;
   // One rank takes everything at once; the meshes take several micro-batches.
   run.micro_batch_tokens = shape.size() == 1 ? 4096 : 40;
   return run;
-}
-
-bool head_rules_allow(const std::string& name, const MeshShape& shape) {
-  const HfConfig hf = HfConfig::read(source_folder(name) + "/model");
-  const DecoderConfig config = ModelRegistry::instance().find(hf.model_type()).parse_config(hf);
-  try {
-    validate_tp_heads(config, shape.tp);
-    validate_cp_heads(config, shape.cp, shape.tp);
-    return true;
-  } catch (const InputError&) {
-    return false;
-  }
 }
 
 void forward_case(const std::string& name, const MeshShape& shape) {
@@ -124,7 +47,7 @@ void forward_case(const std::string& name, const MeshShape& shape) {
   options.hidden = true;
   run_forward(options, test_environment());
   if (test_environment().world_rank() != 0) return;
-  const h5::File golden = h5::File::open(source_folder(name) + "/golden.h5");
+  const h5::File golden = h5::File::open(golden_folder(name) + "/golden.h5");
   const h5::File output = h5::File::open(options.output);
   check_group(golden, "/hidden", output, "/hidden", kFromHuggingFace);
   check_close(golden, "/final_norm", output, "/final_norm", kFromHuggingFace);
@@ -133,7 +56,7 @@ void forward_case(const std::string& name, const MeshShape& shape) {
 }
 
 void train_case(const std::string& name, const MeshShape& shape) {
-  const h5::File golden = h5::File::open(source_folder(name) + "/golden.h5");
+  const h5::File golden = h5::File::open(golden_folder(name) + "/golden.h5");
   const std::string group = is_critic(name) ? "/critic" : "/sft";
   TrainOptions options;
   options.run = run_options(name, shape);
@@ -166,7 +89,7 @@ void train_case(const std::string& name, const MeshShape& shape) {
     near(norms[step - 1].item<double>(), record.read_scalar(path + "grad_norm"));
   }
   check_weights(golden, group + "/weights_after", record, "/steps/000005/weights", group + "/grads",
-                options.schedule.lr);
+                options.schedule.lr, kSteps);
   if (shape.size() == 1) {
     if (golden.has("/hidden/0"))
       check_group(golden, "/hidden", record, "/steps/000001/activations/hidden", kFromHuggingFace);
@@ -179,30 +102,18 @@ void train_case(const std::string& name, const MeshShape& shape) {
   check_group(one_rank, "/steps/000001/gradients", record, "/steps/000001/gradients",
               kBetweenMeshes);
   check_weights(one_rank, "/steps/000005/weights", record, "/steps/000005/weights",
-                "/steps/000001/gradients", options.schedule.lr);
+                "/steps/000001/gradients", options.schedule.lr, kSteps);
 }
-
-std::vector<MeshShape> all_meshes(int ranks) {
-  std::vector<MeshShape> shapes;
-  for (int dp = 1; dp <= ranks; ++dp)
-    for (int cp = 1; dp * cp <= ranks; ++cp)
-      if (ranks % (dp * cp) == 0) shapes.push_back({dp, cp, ranks / (dp * cp)});
-  return shapes;
-}
-
-struct Plugins {
-  Plugins() { load_plugins({}); }
-};
 
 }  // namespace
 
-BOOST_TEST_GLOBAL_FIXTURE(Plugins);
+BOOST_TEST_GLOBAL_FIXTURE(LoadedPlugins);
 
 BOOST_AUTO_TEST_CASE(every_mesh_equals_huggingface_and_one_rank) {
   int ran = 0;
   for (const std::string& name : kCases)
-    for (const MeshShape& shape : all_meshes(test_environment().world_size())) {
-      if (!head_rules_allow(name, shape)) continue;
+    for (const MeshShape& shape :
+         meshes_for(golden_folder(name) + "/model", test_environment().world_size())) {
       BOOST_TEST_CONTEXT(name << " on " << to_string(shape)) {
         forward_case(name, shape);
         train_case(name, shape);

@@ -58,10 +58,17 @@ std::string describe_details(const DatasetDifference& each) {
   return details;
 }
 
-void print_table(const std::vector<DatasetDifference>& datasets) {
+bool passes(const DatasetDifference& each) {
+  return each.status == Status::equal || each.status == Status::within;
+}
+
+/// All that failed and, of what passed, the `passed_rows` worst (0: all).
+void print_table(const std::vector<DatasetDifference>& datasets, int64_t passed_rows) {
   Table table;
   table.add({"status", "dataset", "max abs", "max rel", "cosine", "at", "details"});
+  int64_t passed = 0;
   for (const DatasetDifference& each : datasets) {
+    if (passes(each) && passed_rows > 0 && ++passed > passed_rows) continue;
     const std::string where = each.max_abs > 0 ? show_shape(each.where) : "";
     if (has_numbers(each))
       table.add({status_name(each.status), each.path, fmt::format("{:.3e}", each.max_abs),
@@ -71,6 +78,9 @@ void print_table(const std::vector<DatasetDifference>& datasets) {
       table.add({status_name(each.status), each.path, "", "", "", "", describe_details(each)});
   }
   table.print(std::cout);
+  if (passed > passed_rows)
+    std::cout << fmt::format("... and {} more that passed, no worse (--rows 0 shows all)\n",
+                             passed - passed_rows);
 }
 
 Json to_json(const Comparison& comparison, const CompareOptions& options) {
@@ -100,6 +110,8 @@ class DiffCommand : public LocalCommand {
     options.add("only", texts(compare_.only, "GLOB"),
                 "compare these dataset paths only, as in '/steps/*/gradients/*'");
     options.add("ignore", texts(compare_.ignore, "GLOB"), "leave these dataset paths out");
+    options.add("rows", integer<int64_t>(rows_, 0),
+                "datasets to show of those that passed, worst first; 0 = all");
     options.add("json", flag(json_), "print JSON in place of the table");
     options.add_settings_file();
   }
@@ -136,7 +148,7 @@ class DiffCommand : public LocalCommand {
     };
     const auto equal = count([](const auto& each) { return each.status == Status::equal; });
     const auto within = count([](const auto& each) { return each.status == Status::within; });
-    print_table(all);
+    print_table(all, rows_);
     std::cout << fmt::format(
         "{}: {} datasets, {} equal, {} within rtol {:g} and atol {:g}, {} not\n",
         comparison.passed ? "passed" : "FAILED", all.size(), equal, within, compare_.rtol,
@@ -145,6 +157,7 @@ class DiffCommand : public LocalCommand {
 
   std::string a_, b_;
   CompareOptions compare_;
+  int64_t rows_ = 10;
   bool json_ = false;
 };
 

@@ -1,0 +1,201 @@
+// The vocabulary-parallel head against log_softmax of the whole logits in float64.
+#include "archon/loss/log_probs.hpp"
+
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <cmath>
+
+#include "archon/parallel/partition.hpp"
+#include "support/tensors.hpp"
+#include "support/world.hpp"
+
+using archon::Communicator;
+using archon::even_range;
+using archon::Range;
+using archon::VocabParallelHead;
+using archon::test::leaf;
+using archon::test::noise;
+using archon::test::world_group;
+
+namespace {
+
+/// A head of `vocab` rows over tp ranks, with hidden states and labels.
+struct Problem {
+  int64_t tokens, vocab;
+  double temperature = 1.0;
+  double logit_scale = 4.0;
+  int64_t width = 8;
+
+  at::Tensor hidden() const { return noise({tokens, width}, 1); }
+  at::Tensor weight() const { return noise({vocab, width}, 2).mul(logit_scale); }
+  /// Each label once in a while; every fifth token has none.
+  at::Tensor labels() const {
+    at::Tensor labels = at::zeros({tokens}, at::kLong);
+    int64_t* label = labels.mutable_data_ptr<int64_t>();
+    for (int64_t t = 0; t < tokens; ++t) label[t] = t % 5 == 2 ? -1 : (7 * t + t / 3) % vocab;
+    return labels;
+  }
+  /// Some weights are zero, and so are those of tokens without a label.
+  at::Tensor weights() const {
+    const at::Tensor w = noise({tokens}, 3).abs();
+    return w.mul(labels().ge(0)).mul(noise({tokens}, 4).gt(-0.5)).to(at::kFloat);
+  }
+};
+
+/// The same by the definition; log_probs and loss differentiable.
+struct Reference {
+  at::Tensor hidden, weight, log_probs, entropy;
+
+  explicit Reference(const Problem& problem, at::ScalarType rounding = at::kDouble)
+      : hidden(leaf(problem.hidden().to(rounding).to(at::kDouble))),
+        weight(leaf(problem.weight().to(rounding).to(at::kDouble))) {
+    const at::Tensor logits = hidden.matmul(weight.t()).div(problem.temperature);
+    const at::Tensor all = at::log_softmax(logits, 1), labels = problem.labels();
+    const at::Tensor present = labels.ge(0).to(at::kDouble);
+    log_probs = all.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1) * present;
+    entropy = -(all.exp() * all).sum(1).detach() * present;
+  }
+};
+
+/// This rank's share of the problem.
+struct Share {
+  Range rows;
+  at::Tensor hidden, weight;
+  VocabParallelHead head;
+
+  Share(const Problem& problem, const Communicator& tp, at::ScalarType dtype)
+      : rows(even_range(problem.vocab, tp.size(), tp.rank())),
+        hidden(leaf(problem.hidden().to(dtype))),
+        weight(leaf(problem.weight().narrow(0, rows.begin, rows.size()).to(dtype))),
+        head{weight, problem.vocab, tp, problem.temperature} {}
+
+  /// hidden's gradient is one part of a sum over tp.
+  void check_gradients(const Reference& want, const Communicator& tp, double bound) const {
+    at::Tensor hidden_grad = hidden.grad().to(at::kDouble).contiguous();
+    tp.all_reduce(hidden_grad);
+    ARCHON_CHECK_NEAR(hidden_grad, want.hidden.grad(), bound);
+    const at::Tensor whole = want.weight.grad();
+    const double scale = whole.abs().max().item<double>();
+    const at::Tensor mine = whole.narrow(0, rows.begin, rows.size());
+    if (rows.size() > 0)
+      BOOST_CHECK_LE((weight.grad().to(at::kDouble) - mine).abs().max().item<double>(),
+                     bound * scale);
+  }
+};
+
+// The third and fourth take several chunks of tokens; the last vocabulary leaves ranks without
+// rows.
+const Problem kProblems[] = {{11, 30}, {11, 31, 0.7}, {5000, 31},         {9001, 7, 2.0},
+                             {40, 3},  {1, 50},       {11, 31, 1.0, 1e4}, {6, 1}};
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(log_probs)
+
+BOOST_AUTO_TEST_CASE(the_large_problems_take_several_chunks) {
+  BOOST_TEST(archon::logit_chunk_tokens(31) < 5000);
+  BOOST_TEST(archon::logit_chunk_tokens(7) < 9001);
+  BOOST_TEST(archon::logit_chunk_tokens(1) <= 4096);
+  // No vocabulary makes chunks of nothing.
+  BOOST_TEST(archon::logit_chunk_tokens(int64_t{1} << 40) >= 16);
+  // The logits of a chunk of a large vocabulary stay within some MiB.
+  BOOST_TEST(archon::logit_chunk_tokens(151936) * 151936 <= int64_t{8} << 20);
+}
+
+BOOST_AUTO_TEST_CASE(log_probs_and_entropy_equal_the_definition) {
+  const Communicator tp = world_group();
+  for (const Problem& problem : kProblems)
+    BOOST_TEST_CONTEXT(problem.tokens << " tokens, vocabulary " << problem.vocab) {
+      Reference want(problem);
+      const Share share(problem, tp, at::kFloat);
+      const auto got =
+          archon::vocab_parallel_log_probs(share.hidden, share.head, problem.labels(), true);
+      BOOST_TEST((got.log_probs.scalar_type() == at::kFloat));
+      ARCHON_CHECK_NEAR(got.log_probs.detach(), want.log_probs.detach(), 2e-6);
+      if (problem.vocab > 1 && problem.logit_scale < 100)
+        ARCHON_CHECK_NEAR(got.entropy, want.entropy, 5e-6);
+      BOOST_TEST(got.entropy.isfinite().all().item<bool>());
+      const at::Tensor probe = noise({problem.tokens}, 9);
+      want.log_probs.backward(probe);
+      got.log_probs.backward(probe.to(at::kFloat));
+      if (problem.vocab > 1) share.check_gradients(want, tp, 1e-5);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(cross_entropy_equals_the_definition) {
+  const Communicator tp = world_group();
+  for (const Problem& problem : kProblems)
+    BOOST_TEST_CONTEXT(problem.tokens << " tokens, vocabulary " << problem.vocab) {
+      Reference want(problem);
+      const Share share(problem, tp, at::kFloat);
+      const at::Tensor weights = problem.weights();
+      const at::Tensor loss =
+          archon::linear_cross_entropy(share.hidden, share.head, problem.labels(), weights);
+      BOOST_TEST((loss.scalar_type() == at::kDouble));
+      BOOST_TEST(loss.sizes() == at::IntArrayRef({1}));
+      const at::Tensor want_loss = -(want.log_probs * weights).sum().view({1});
+      ARCHON_CHECK_NEAR(loss.detach(), want_loss.detach(), 1e-6);
+      want_loss.backward(at::zeros({1}, at::kDouble).fill_(0.25));
+      loss.backward(at::zeros({1}, at::kDouble).fill_(0.25));
+      if (problem.vocab > 1) share.check_gradients(want, tp, 1e-5);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(bfloat16_logits_are_computed_on_in_float32) {
+  const Communicator tp = world_group();
+  const Problem problem = {50, 31, 1.0, 1.0};
+  Reference want(problem, at::kBFloat16);
+  const Share share(problem, tp, at::kBFloat16);
+  const at::Tensor loss =
+      archon::linear_cross_entropy(share.hidden, share.head, problem.labels(), problem.weights());
+  const at::Tensor want_loss = -(want.log_probs * problem.weights()).sum().view({1});
+  ARCHON_CHECK_NEAR(loss.detach(), want_loss.detach(), 2e-3);
+  want_loss.backward();
+  loss.backward();
+  share.check_gradients(want, tp, 1e-2);
+}
+
+BOOST_AUTO_TEST_CASE(all_ranks_hold_the_same_bits) {
+  const Communicator tp = world_group();
+  const Problem problem = {100, 31};
+  const Share share(problem, tp, at::kFloat);
+  const at::Tensor got =
+      archon::vocab_parallel_log_probs(share.hidden, share.head, problem.labels()).log_probs;
+  at::Tensor first = got.detach().clone();
+  tp.broadcast(first, 0);
+  BOOST_TEST(first.equal(got.detach()));
+}
+
+BOOST_AUTO_TEST_CASE(without_weights_nothing_is_lost_or_learnt) {
+  const Communicator tp = world_group();
+  for (const int64_t tokens : {0, 12}) {
+    const Problem problem = {tokens, 31};
+    const Share share(problem, tp, at::kFloat);
+    const at::Tensor loss = archon::linear_cross_entropy(share.hidden, share.head, problem.labels(),
+                                                         at::zeros({tokens}));
+    BOOST_TEST(loss.item<double>() == 0);
+    loss.backward();
+    BOOST_TEST(share.hidden.grad().sizes() == share.hidden.sizes());
+    BOOST_TEST(share.hidden.grad().eq(0).all().item<bool>());
+    BOOST_TEST(share.weight.grad().eq(0).all().item<bool>());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_token_without_label_has_no_part) {
+  const Communicator tp = world_group();
+  const Problem problem = {10, 31};
+  const Share share(problem, tp, at::kFloat);
+  const at::Tensor labels = problem.labels();
+  const auto got = archon::vocab_parallel_log_probs(share.hidden, share.head, labels, true);
+  got.log_probs.backward(noise({10}, 5).to(at::kFloat));
+  for (int64_t t = 2; t < 10; t += 5) {
+    BOOST_TEST(got.log_probs[t].item<float>() == 0);
+    BOOST_TEST(got.entropy[t].item<float>() == 0);
+    BOOST_TEST(share.hidden.grad()[t].eq(0).all().item<bool>());
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,242 @@
+// The operations of a decoder block against plain formulas in float64, gradients by autograd.
+#include "archon/model/ops.hpp"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "support/tensors.hpp"
+
+using archon::RotaryTable;
+using archon::test::leaf;
+using archon::test::noise;
+using Tensors = std::vector<at::Tensor>;
+using Function = std::function<at::Tensor(const Tensors&)>;
+
+namespace {
+
+// More rows than one task of the kernels takes.
+constexpr int64_t kTokens = 150;
+
+/// Outputs and gradients of `got` in `dtype` against `want` in float64.
+void check_function(const Tensors& inputs, at::ScalarType dtype, double bound, const Function& got,
+                    const Function& want) {
+  Tensors low, high;
+  for (const at::Tensor& input : inputs) {
+    low.push_back(leaf(input.to(dtype)));
+    high.push_back(leaf(low.back().detach().to(at::kDouble)));
+  }
+  const at::Tensor y = got(low), y64 = want(high);
+  BOOST_TEST((y.scalar_type() == dtype));
+  ARCHON_CHECK_NEAR(y.detach(), y64.detach(), bound);
+  const at::Tensor probe = noise(y64.sizes().vec(), 50).to(dtype);
+  y.backward(probe);
+  y64.backward(probe.to(at::kDouble));
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    BOOST_TEST_CONTEXT("gradient " << i) ARCHON_CHECK_NEAR(low[i].grad(), high[i].grad(), bound);
+}
+
+void check_both_types(const Tensors& inputs, const Function& got, const Function& want) {
+  check_function(inputs, at::kFloat, 3e-6, got, want);
+  check_function(inputs, at::kBFloat16, 2e-2, got, want);
+}
+
+at::Tensor rms_norm_formula(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  return weight * x * (x.square().mean(-1, true) + eps).rsqrt();
+}
+
+/// Turns (x[i], x[i + half]) by position · theta^(-2i/d).
+at::Tensor rotary_formula(const at::Tensor& x, const at::Tensor& positions, double theta) {
+  const int64_t d = x.size(2), half = d / 2;
+  const at::Tensor frequency = (at::arange(half, at::kDouble) * (-2.0 / d) * std::log(theta)).exp();
+  const at::Tensor angle = (positions.to(at::kDouble).unsqueeze(1) * frequency).unsqueeze(1);
+  const at::Tensor a = x.narrow(2, 0, half), b = x.narrow(2, half, half);
+  return at::cat({a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()}, 2);
+}
+
+/// Softmax over a whole score matrix, masked to be causal.
+at::Tensor attention_formula(const at::Tensor& qkv, const std::vector<int64_t>& cu_seqlens,
+                             int64_t heads, int64_t kv_heads) {
+  const int64_t d = qkv.size(2);
+  Tensors parts;
+  for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {
+    const int64_t length = cu_seqlens[i + 1] - cu_seqlens[i];
+    const at::Tensor rows = qkv.narrow(0, cu_seqlens[i], length);
+    const at::Tensor future = at::ones({length, length}, at::kBool).triu(1);
+    Tensors out;
+    for (int64_t head = 0; head < heads; ++head) {
+      const int64_t kv = heads + head / (heads / kv_heads);
+      const at::Tensor q = rows.select(1, head), k = rows.select(1, kv),
+                       v = rows.select(1, kv + kv_heads);
+      const at::Tensor scores = q.matmul(k.t()) / std::sqrt(static_cast<double>(d));
+      out.push_back(at::softmax(scores.masked_fill(future, -INFINITY), 1).matmul(v));
+    }
+    parts.push_back(at::stack(out, 1));
+  }
+  const int64_t padding = qkv.size(0) - cu_seqlens.back();
+  parts.push_back(qkv.narrow(0, cu_seqlens.back(), padding).narrow(1, 0, heads) * 0);
+  return at::cat(parts);
+}
+
+struct Threads {
+  explicit Threads(int count) : before(at::get_num_threads()) { at::set_num_threads(count); }
+  ~Threads() { at::set_num_threads(before); }
+  int before;
+};
+
+at::Tensor positions_of(const std::vector<int64_t>& cu_seqlens, int64_t tokens) {
+  at::Tensor positions = at::arange(tokens, at::kLong);
+  for (std::size_t i = 0; i < cu_seqlens.size(); ++i) {
+    const int64_t begin = cu_seqlens[i];
+    const int64_t end = i + 1 < cu_seqlens.size() ? cu_seqlens[i + 1] : tokens;
+    positions.narrow(0, begin, end - begin).copy_(at::arange(end - begin, at::kLong));
+  }
+  return positions;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(ops)
+
+BOOST_AUTO_TEST_CASE(rms_norm) {
+  for (const int64_t width : {1, 7, 64}) {
+    const auto inputs = Tensors{noise({kTokens, width}, 1), noise({width}, 2).add(1.5)};
+    for (const double eps : {1e-6, 0.5})
+      check_both_types(
+          inputs, [&](const Tensors& t) { return archon::rms_norm(t[0], t[1], eps); },
+          [&](const Tensors& t) { return rms_norm_formula(t[0], t[1], eps); });
+  }
+}
+
+BOOST_AUTO_TEST_CASE(rms_norm_of_zeros_is_zero) {
+  const at::Tensor x = leaf(at::zeros({3, 8})), weight = leaf(at::ones({8}));
+  const at::Tensor y = archon::rms_norm(x, weight, 1e-6);
+  BOOST_TEST(y.eq(0).all().item<bool>());
+  y.sum().backward();
+  BOOST_TEST(x.grad().isfinite().all().item<bool>());
+}
+
+BOOST_AUTO_TEST_CASE(swiglu) {
+  for (const int64_t width : {1, 7, 64})
+    check_both_types(
+        {noise({kTokens, 2 * width}, 1).mul(3)},
+        [](const Tensors& t) { return archon::swiglu(t[0]); },
+        [&](const Tensors& t) {
+          const at::Tensor gate = t[0].narrow(1, 0, width), up = t[0].narrow(1, width, width);
+          return gate * gate.sigmoid() * up;
+        });
+}
+
+BOOST_AUTO_TEST_CASE(swiglu_of_large_gates_does_not_overflow) {
+  const at::Tensor gate_up = leaf(at::tensor({-300.0F, 300.0F, 2.0F, 2.0F}).view({1, 4}));
+  const at::Tensor y = archon::swiglu(gate_up);
+  ARCHON_CHECK_NEAR(y.detach(), at::tensor({0.0, 600.0}).view({1, 2}), 1e-6);
+  y.sum().backward();
+  ARCHON_CHECK_NEAR(gate_up.grad(), at::tensor({0.0, 2.0, 0.0, 300.0}).view({1, 4}), 1e-6);
+}
+
+BOOST_AUTO_TEST_CASE(norm_and_rotary) {
+  const int64_t heads = 4, kv_heads = 2;
+  const at::Tensor positions = positions_of({0, 61, 62, 100}, kTokens);
+  const double theta = 1e4, eps = 1e-6;
+  for (const int64_t d : {2, 6, 16}) {
+    const RotaryTable table = archon::rotary_table(positions, d, theta);
+    BOOST_TEST(table.cos.sizes() == at::IntArrayRef({kTokens, d / 2}));
+    const auto want = [&](const Tensors& t) {
+      at::Tensor query = t[0].narrow(1, 0, heads), key = t[0].narrow(1, heads, kv_heads);
+      if (t.size() == 3) {
+        query = rms_norm_formula(query, t[1], eps);
+        key = rms_norm_formula(key, t[2], eps);
+      }
+      return at::cat(
+          {rotary_formula(query, positions, theta), rotary_formula(key, positions, theta),
+           t[0].narrow(1, heads + kv_heads, kv_heads)},
+          1);
+    };
+    const auto got = [&](const Tensors& t) {
+      return archon::query_key_norm_rotary(t[0], t.size() == 3 ? t[1] : at::Tensor(),
+                                           t.size() == 3 ? t[2] : at::Tensor(), table, heads,
+                                           kv_heads, eps);
+    };
+    const at::Tensor qkv = noise({kTokens, heads + 2 * kv_heads, d}, 1);
+    check_both_types({qkv}, got, want);
+    check_both_types({qkv, noise({d}, 2).add(1.5), noise({d}, 3).add(1.5)}, got, want);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(attention) {
+  // Several sequences (some of length 1), with and without padding behind; none at all.
+  const std::vector<std::vector<int64_t>> offsets = {
+      {0, 5}, {0, 1, 8, 9, 29}, {0, 40}, {0, 1, 2, 3}, {0}};
+  for (const auto& cu_seqlens : offsets)
+    for (const int64_t padding : {0, 6})
+      for (const auto& [heads, kv_heads] : {std::pair<int64_t, int64_t>{1, 1}, {4, 4}, {6, 2}}) {
+        const int64_t tokens = cu_seqlens.back() + padding;
+        if (tokens == 0) continue;
+        BOOST_TEST_CONTEXT(cu_seqlens.size() - 1 << " sequences, " << padding << " padding, "
+                                                 << heads << "/" << kv_heads << " heads") {
+          check_both_types(
+              {noise({tokens, heads + 2 * kv_heads, 8}, 1).mul(2)},
+              [&](const Tensors& t) {
+                return archon::packed_attention(t[0], cu_seqlens, heads, kv_heads);
+              },
+              [&](const Tensors& t) {
+                return attention_formula(t[0], cu_seqlens, heads, kv_heads);
+              });
+        }
+      }
+}
+
+// Whatever lies in the padding (here: NaN, and memory that was NaN) stays there.
+BOOST_AUTO_TEST_CASE(padding_is_never_read) {
+  const int64_t tokens = 64, used = 40, heads = 2;
+  at::Tensor qkv = noise({tokens, 3 * heads, 8}, 1).to(at::kFloat);
+  const auto run = [&](double filling) {
+    qkv.narrow(0, used, tokens - used).fill_(filling);
+    { const at::Tensor dirt = at::full({tokens, heads, 8}, NAN); }
+    const at::Tensor x = leaf(qkv);
+    const at::Tensor y = archon::packed_attention(x, {0, 17, used}, heads, heads);
+    { const at::Tensor dirt = at::full({tokens, 3 * heads, 8}, NAN); }
+    y.narrow(0, 0, used).sum().backward();
+    return Tensors{y.detach(), x.grad()};
+  };
+  const Tensors zeros = run(0), garbage = run(NAN);
+  for (int i = 0; i < 2; ++i) {
+    BOOST_TEST(zeros[i].equal(garbage[i]));
+    BOOST_TEST(garbage[i].narrow(0, used, tokens - used).eq(0).all().item<bool>());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_number_of_threads_changes_no_bit) {
+  const int64_t heads = 4, kv_heads = 2, d = 8;
+  const std::vector<int64_t> cu_seqlens = {0, 30, 31, 97, kTokens};
+  const RotaryTable table = archon::rotary_table(positions_of(cu_seqlens, kTokens), d, 1e4);
+  const auto run = [&](int threads) {
+    const Threads guard(threads);
+    const at::Tensor qkv = leaf(noise({kTokens, heads + 2 * kv_heads, d}, 1).to(at::kFloat)),
+                     norm = leaf(noise({d}, 2).add(1.5).to(at::kFloat)),
+                     weight = leaf(noise({heads * d}, 3).add(1.5).to(at::kFloat));
+    at::Tensor x = archon::query_key_norm_rotary(qkv, norm, norm, table, heads, kv_heads, 1e-6);
+    x = archon::packed_attention(x, cu_seqlens, heads, kv_heads).view({kTokens, heads * d});
+    x = archon::swiglu(archon::rms_norm(x, weight, 1e-6));
+    x.backward(noise(x.sizes().vec(), 4).to(at::kFloat));
+    return Tensors{x.detach(), qkv.grad(), norm.grad(), weight.grad()};
+  };
+  const Tensors one = run(1);
+  for (const int threads : {2, 3}) {
+    const Tensors many = run(threads);
+    for (std::size_t i = 0; i < one.size(); ++i)
+      BOOST_CHECK_MESSAGE(one[i].equal(many[i]), "result " << i << ", " << threads << " threads");
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()

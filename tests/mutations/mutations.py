@@ -1,0 +1,376 @@
+"""The table of mutations: one mistake each, and the tests that must notice it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`old` occurs exactly once in `file`; with `new` in its place one of `tests` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]  # CTest names, NAME.RANKS
+
+
+MUTATIONS = [
+    # Reduction and norm of gradients
+    Mutation(
+        "gradient not summed over cp",
+        "src/optim/gradients.cpp",
+        "(replicated ? mesh.world() : mesh.shard_group()).all_reduce",
+        "(replicated ? mesh.world() : mesh.dp()).all_reduce",
+        ("gradients.2", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "gradient not summed over dp",
+        "src/optim/gradients.cpp",
+        "(replicated ? mesh.world() : mesh.shard_group()).all_reduce",
+        "(replicated ? mesh.world() : mesh.cp()).all_reduce",
+        ("gradients.2", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "norm misses the tp axis",
+        "src/optim/gradients.cpp",
+        "std::sqrt(mesh.tp().all_reduce(sharded) + replicated)",
+        "std::sqrt(sharded + replicated)",
+        ("gradients.2", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "norm counts a replicated parameter once per tp rank",
+        "src/optim/gradients.cpp",
+        "std::sqrt(mesh.tp().all_reduce(sharded) + replicated)",
+        "std::sqrt(mesh.tp().all_reduce(sharded + replicated))",
+        ("gradients.2", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "norm weights under sequence parallelism not summed over tp",
+        "src/optim/gradients.cpp",
+        "(replicated ? mesh.world() : mesh.shard_group()).all_reduce",
+        "mesh.shard_group().all_reduce",
+        ("gradients.2", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "clip coefficient may enlarge",
+        "src/optim/clip.cpp",
+        "std::min(1.0, max_norm / (norm + 1e-6))",
+        "max_norm / (norm + 1e-6)",
+        ("optim.1",),
+    ),
+    Mutation(
+        "gradients are not clipped",
+        "src/engine/train_step.cpp",
+        "clip_coefficient(result.grad_norm, options.clip_grad_norm)",
+        "1.0",
+        ("golden.1",),
+    ),
+    Mutation(
+        "gradients of the last step are kept",
+        "src/engine/train_step.cpp",
+        "for (Parameter* parameter : parameters) parameter->zero_grad();\n\n",
+        "",
+        ("golden.1",),
+    ),
+    # Tied weights
+    Mutation(
+        "tied head gives the embedding no gradient",
+        "src/engine/objective.cpp",
+        "{model.head().value(), model.config()",
+        "{model.config().tied_embeddings ? model.head().value().detach() : model.head().value(), "
+        "model.config()",
+        ("golden.1",),
+    ),
+    Mutation(
+        "tied embedding is a copy that drifts from the head",
+        "src/model/decoder.cpp",
+        "vocab_parallel_embedding(input.tokens, embedding_.value(),",
+        "vocab_parallel_embedding(input.tokens, [&] {\n"
+        "    static const Decoder* owner = nullptr;\n"
+        "    static at::Tensor copy;\n"
+        "    if (owner != this) copy = embedding_.value().detach().clone();\n"
+        "    owner = this;\n"
+        "    return copy + (embedding_.value() - embedding_.value().detach());\n"
+        "  }(),",
+        ("golden.1", "edge_batches.2"),
+    ),
+    # Labels, positions, boundaries
+    Mutation(
+        "labels cross a sequence boundary",
+        "src/data/batch.cpp",
+        "  copy_shifted(batch.target_mask, begin, sequence.loss_mask);\n",
+        "  copy_shifted(batch.target_mask, begin, sequence.loss_mask);\n"
+        "  if (begin > 0) {\n"
+        "    batch.labels.narrow(0, begin - 1, 1).copy_(sequence.tokens.narrow(0, 0, 1));\n"
+        "    batch.target_mask.narrow(0, begin - 1, 1).fill_(true);\n"
+        "  }\n",
+        ("data.1", "golden.1"),
+    ),
+    Mutation(
+        "labels are made after slicing",
+        "src/data/batch.cpp",
+        "  mine.labels = slice(batch.labels);\n",
+        "  mine.labels = slice(batch.labels).clone();\n"
+        "  if (cp_rank + 1 < cp) mine.labels.narrow(0, size - 1, 1).fill_(kNoLabel);\n",
+        ("data.1", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "positions do not restart at a sequence",
+        "src/data/batch.cpp",
+        "std::iota(values + begin, values + end, 0);",
+        "std::iota(values + begin, values + end, begin);",
+        ("data.1",),
+    ),
+    Mutation(
+        "positions restart at a slice",
+        "src/data/batch.cpp",
+        "mine.positions = slice(batch.positions);",
+        "mine.positions = batch.positions.narrow(0, 0, size);",
+        ("data.1", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "attention crosses sequence boundaries",
+        "src/model/decoder.cpp",
+        "packed_attention(qkv, context.input.cu_seqlens,",
+        "packed_attention(qkv, {0, context.input.cu_seqlens.back()},",
+        ("golden.1",),
+    ),
+    # Key/value heads that go to several cp ranks
+    Mutation(
+        "gradient of a repeated key/value head not summed",
+        "src/parallel/ulysses.cpp",
+        "for (int c = 0; c < copies; ++c)",
+        "for (int c = 0; c < 1; ++c)",
+        ("parallel.4", "edge_batches.4", "golden.4"),
+    ),
+    Mutation(
+        "cp ranks take the wrong key/value head",
+        "include/archon/parallel/ulysses.hpp",
+        "return rank * kv_heads / cp;",
+        "return rank % kv_heads;",
+        ("parallel.4", "edge_batches.4", "golden.4"),
+    ),
+    # Ranks without work
+    Mutation(
+        "dp rank without target: loss over the local count",
+        "src/engine/train_step.cpp",
+        "return mesh.dp().all_reduce(targets);",
+        "return targets;",
+        ("edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "dp rank without target: takes no step",
+        "src/engine/train_step.cpp",
+        "  if (result.targets == 0) {",
+        "  int64_t own = 0;\n"
+        "  for (const PackedBatch& batch : batches) own += batch.targets;\n"
+        "  if (own == 0) {",
+        # Seen where the idle rank's weights enter the next loss.
+        ("edge_batches.2",),
+    ),
+    Mutation(
+        "dp rank without sequence: its padding is trained on",
+        "src/data/batch.cpp",
+        "  batch.targets = batch.target_mask.sum().item<int64_t>();\n",
+        "  if (sequences.empty()) batch.labels.fill_(0), batch.target_mask.fill_(true);\n"
+        "  batch.targets = batch.target_mask.sum().item<int64_t>();\n",
+        ("data.1", "edge_batches.2"),
+    ),
+    Mutation(
+        "dp rank without sequence: has no micro-batch",
+        "src/data/packing.cpp",
+        "  for (auto& bins : plan) bins.resize(micro_batches);\n",
+        "",
+        ("data.1",),
+    ),
+    Mutation(
+        "dp rank without sequence: stays out of the reduction",
+        "src/engine/train_step.cpp",
+        "  reduce_gradients(parameters, mesh);\n",
+        "  if (!batches.front().sequences.empty()) reduce_gradients(parameters, mesh);\n",
+        ("edge_batches.2",),
+    ),
+    Mutation(
+        "every dp rank trains on the first one's sequences",
+        "src/engine/batcher.cpp",
+        "plan[mesh_.dp_rank()]",
+        "plan[0]",
+        ("edge_batches.2", "golden.2"),
+    ),
+    # Odd lengths and padding
+    Mutation(
+        "sequence of length 1: is skipped by attention",
+        "src/model/attention.cpp",
+        "      const auto [result, log_sum_exp] =",
+        "      if (length == 1) {\n"
+        "        heads_of(out, begin, length, 0, heads).zero_();\n"
+        "        saved.push_back(at::empty({1, heads, 1}, at::kFloat));\n"
+        "        continue;\n"
+        "      }\n"
+        "      const auto [result, log_sum_exp] =",
+        ("ops.1",),
+    ),
+    Mutation(
+        "sequence of length 1: its token is its own target",
+        "src/data/batch.cpp",
+        "  batch.cu_seqlens.push_back(end);\n",
+        "  if (end - begin == 1) {\n"
+        "    batch.labels.narrow(0, begin, 1).copy_(sequence.tokens);\n"
+        "    batch.target_mask.narrow(0, begin, 1).fill_(true);\n"
+        "  }\n"
+        "  batch.cu_seqlens.push_back(end);\n",
+        ("data.1", "edge_batches.2"),
+    ),
+    Mutation(
+        "prime total length: not padded to tp·cp",
+        "src/data/packing.cpp",
+        "return std::lcm(std::min(page_tokens, pad_limit), static_cast<int64_t>(tp) * cp);",
+        "return std::min(page_tokens, pad_limit) + 0 * tp * cp;",
+        ("data.1", "edge_batches.2"),
+    ),
+    Mutation(
+        "prime total length: the tail is cut off",
+        "src/data/batch.cpp",
+        "(tokens + multiple - 1) / multiple)",
+        "tokens / multiple)",
+        ("data.1", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "padding is a target",
+        "src/data/batch.cpp",
+        "  batch.targets = batch.target_mask.sum().item<int64_t>();\n",
+        "  batch.labels.narrow(0, tokens, batch.padded_tokens - tokens).fill_(0);\n"
+        "  batch.target_mask.narrow(0, tokens, batch.padded_tokens - tokens).fill_(true);\n"
+        "  batch.targets = batch.target_mask.sum().item<int64_t>();\n",
+        ("data.1", "edge_batches.2", "golden.1"),
+    ),
+    Mutation(
+        "padding belongs to the last sequence",
+        "src/data/batch.cpp",
+        "  count_up(batch.positions, tokens, batch.padded_tokens);\n",
+        "  count_up(batch.positions, tokens, batch.padded_tokens);\n"
+        "  batch.cu_seqlens.back() = batch.padded_tokens;\n",
+        ("data.1",),
+    ),
+    Mutation(
+        "attention leaves padding as it finds it",
+        "src/model/attention.cpp",
+        "    out.narrow(0, cu_seqlens.back(), out.size(0) - cu_seqlens.back()).zero_();\n",
+        "",
+        ("ops.1",),
+    ),
+    Mutation(
+        "attention's backward leaves padding as it finds it",
+        "src/model/attention.cpp",
+        "    qkv_grad.narrow(0, cu_seqlens.back(), qkv.size(0) - cu_seqlens.back()).zero_();\n",
+        "",
+        ("ops.1",),
+    ),
+    # Losses
+    Mutation(
+        "loss not summed over cp",
+        "src/engine/train_step.cpp",
+        "return mesh.shard_group().all_reduce(loss);",
+        "return mesh.dp().all_reduce(loss);",
+        ("edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "critic loss not summed over tp",
+        "src/engine/objective.cpp",
+        "mesh.tp().all_reduce(loss.item<double>())",
+        "loss.item<double>()",
+        ("golden.2",),
+    ),
+    Mutation(
+        "labels looked up as if tp rank 0 held the whole head",
+        "src/loss/log_probs.cpp",
+        "first_row_(even_range(head.vocab_size, head.tp.size(), head.tp.rank()).begin)",
+        "first_row_(0)",
+        ("loss.2", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "softmax over a rank's own part of the vocabulary",
+        "src/loss/log_probs.cpp",
+        "merge(stats + t, tokens_, head_.tp.size())",
+        "merge(stats + head_.tp.rank() * tokens_ + t, tokens_, 1)",
+        ("loss.2", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "sums of exponentials merged without their maxima",
+        "src/loss/log_probs.cpp",
+        "shift = s.max - max, factor = std::exp(shift);",
+        "shift = s.max - max, factor = 1.0f;",
+        ("loss.2", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "tp ranks cut their chunks differently",
+        "src/loss/log_probs.cpp",
+        "even_range(head.vocab_size, head.tp.size(), 0).size()",
+        "head.weight.size(0) * (1 + head.tp.rank() * 1000)",
+        ("loss.2",),
+    ),
+    # Tensor parallelism and collectives
+    Mutation(
+        "gradient of an all_gather not summed",
+        "src/parallel/collectives.cpp",
+        "return LinearMap::apply(x, gather_map(comm, rows), scatter_map(comm, rows));",
+        "return LinearMap::apply(x, gather_map(comm, rows), [&comm, rows](const at::Tensor& g) {\n"
+        "    int64_t begin = 0;\n"
+        "    for (int r = 0; r < comm.rank(); ++r)\n"
+        "      begin += rows.empty() ? g.size(0) / comm.size() : rows[r];\n"
+        "    return g.narrow(0, begin,\n"
+        "                    rows.empty() ? g.size(0) / comm.size() : rows[comm.rank()]).clone();\n"
+        "  });",
+        ("parallel.2", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "gradient of an all_reduce not summed",
+        "src/parallel/collectives.cpp",
+        "return LinearMap::apply(x, map, map);",
+        "return LinearMap::apply(x, map, [](const at::Tensor& grad) { return grad; });",
+        ("parallel.2",),
+    ),
+    Mutation(
+        "embedding looks up rows as if it held the whole table",
+        "src/model/decoder.cpp",
+        "embedding_.tp_range(0).begin, *tp_);",
+        "0, *tp_);",
+        ("edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "bfloat16 sums round at every step",
+        "src/comm/reduce.cpp",
+        "struct Accumulator<c10::BFloat16> {\n  using type = float;",
+        "struct Accumulator<c10::BFloat16> {\n  using type = c10::BFloat16;",
+        ("communicator.3", "communicator.4"),
+    ),
+    Mutation(
+        "reductions leave the last rank out",
+        "src/comm/reduce.cpp",
+        "  const int64_t n = blocks.size(0);\n",
+        "  const int64_t n = blocks.size(0) - (blocks.size(0) > 2 ? 1 : 0);\n",
+        ("communicator.3", "gradients.4"),
+    ),
+    Mutation(
+        "mesh axes in another order",
+        "src/mesh/mesh.cpp",
+        'dp_(cart_sub(world_.mpi(), {1, 0, 0}, "dp"))',
+        'dp_(cart_sub(world_.mpi(), {0, 0, 1}, "dp"))',
+        ("mesh.2",),
+    ),
+    # bfloat16
+    Mutation(
+        "bfloat16 weights not refreshed after a step",
+        "src/engine/train_step.cpp",
+        "    for (Parameter* parameter : parameters) parameter->refresh_value();\n",
+        "",
+        ("edge_batches.1",),
+    ),
+    Mutation(
+        "bfloat16 gradients of earlier micro-batches are lost",
+        "src/parallel/parameter.cpp",
+        "grad_.add_(left);",
+        "grad_.copy_(left);",
+        ("parameter.1",),
+    ),
+]
