@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "archon/base/log.hpp"
+#include "archon/base/memory.hpp"
 #include "archon/base/threads.hpp"
 
 namespace archon::benchmarks {
@@ -49,7 +50,7 @@ int64_t minor_faults() {
   return usage.ru_minflt;
 }
 
-void set_up_process(const MpiEnvironment& mpi, int threads) {
+void set_threads(const MpiEnvironment& mpi, int threads) {
   log::configure(log::Level::warning, mpi.world_rank(), mpi.world_size());
   if (threads > 0)
     at::set_num_threads(threads);
@@ -58,6 +59,7 @@ void set_up_process(const MpiEnvironment& mpi, int threads) {
 }
 
 int run_benchmark(const std::function<void(MpiEnvironment&)>& body) {
+  keep_freed_memory();
   MpiEnvironment mpi;
   try {
     body(mpi);

@@ -28,11 +28,12 @@ double seconds(const Communicator& group, const std::function<void()>& body);
 /// Page faults of this process so far that needed no disk.
 int64_t minor_faults();
 
-/// Threads and memory as `archon` itself sets them at its start; 0 threads means as many as this
-/// rank's share of the cores (or OMP_NUM_THREADS).
-void set_up_process(const MpiEnvironment& mpi, int threads);
+/// Sets the threads as `archon` does at its start; 0 means as many as this rank's share of the
+/// cores (or OMP_NUM_THREADS).
+void set_threads(const MpiEnvironment& mpi, int threads);
 
-/// Runs `body` as main does: an error ends the whole job with its message.
+/// Runs `body` as `archon` runs a command: memory is kept, an error ends the whole job with its
+/// message.
 int run_benchmark(const std::function<void(MpiEnvironment&)>& body);
 
 }  // namespace archon::benchmarks

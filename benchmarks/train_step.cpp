@@ -255,7 +255,7 @@ void print(const Json& row) {
 }
 
 void run(const Settings& settings, MpiEnvironment& mpi) {
-  set_up_process(mpi, settings.threads);
+  set_threads(mpi, settings.threads);
   load_plugins({});
   const Mesh mesh(resolve_mesh_shape(settings.mesh, mpi.world_size()), MPI_COMM_WORLD);
   const WorkFolder folder(mesh.world());

@@ -113,7 +113,7 @@ Json run(const Communicator& cp, int repetitions) {
 
 int main(int argc, char** argv) {
   return run_benchmark([&](MpiEnvironment& mpi) {
-    set_up_process(mpi, 0);
+    set_threads(mpi, 0);
     const Mesh mesh({1, mpi.world_size(), 1}, MPI_COMM_WORLD);
     const Json rows = run(mesh.cp(), argc > 1 ? std::stoi(argv[1]) : 30);
     if (mpi.world_rank() == 0 && argc > 2) std::ofstream(argv[2]) << rows.dump(1) << '\n';

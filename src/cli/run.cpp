@@ -12,6 +12,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
+#include "archon/base/memory.hpp"
 #include "archon/base/threads.hpp"
 #include "archon/base/version.hpp"
 #include "archon/comm/mpi.hpp"
@@ -74,6 +75,7 @@ void start_session(const SessionOptions& session, const MpiEnvironment& mpi) {
 }
 
 int run_parallel(ParallelCommand& command) {
+  keep_freed_memory();
   MpiEnvironment mpi;
   try {
     const Watchdog watchdog(std::chrono::duration<double>(command.session().collective_timeout),
