@@ -3,6 +3,8 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include "archon/comm/rank_zero.hpp"
+
 namespace archon {
 
 void ActivationCollector::keep(const std::string& name, const at::Tensor& share) {
@@ -30,7 +32,7 @@ std::vector<std::string> activation_names(int64_t layers) {
 GoldenRecorder::GoldenRecorder(const std::string& file, const Model& model,
                                const StateDictAdapter& adapter, const Mesh& mesh)
     : model_(model), adapter_(adapter), mesh_(mesh) {
-  if (mesh.world().rank() == 0) file_ = h5::File::create(file, "archon.golden", 1);
+  check_on_rank_zero(mesh.world(), [&] { file_.emplace(file, "archon.golden", 1); });
 }
 
 std::string GoldenRecorder::path(const std::string& name) const {
@@ -40,24 +42,24 @@ std::string GoldenRecorder::path(const std::string& name) const {
 void GoldenRecorder::begin_step(int64_t step) { step_ = step; }
 
 void GoldenRecorder::begin_activations(int64_t tokens) {
-  TokenOutputs outputs(file_ ? &*file_ : nullptr, mesh_);
+  TokenOutputs outputs(file(), mesh_);
   for (const std::string& name : activation_names(model_.config().num_layers))
     outputs.create(path("activations/" + name), {model_.config().hidden_size}, tokens);
 }
 
 void GoldenRecorder::activations(const std::map<std::string, at::Tensor>& streams,
                                  const TokenPlaces& places) {
-  TokenOutputs outputs(file_ ? &*file_ : nullptr, mesh_);
+  TokenOutputs outputs(file(), mesh_);
   for (const auto& [name, stream] : streams)
     outputs.write(path("activations/" + name), stream, places);
 }
 
 void GoldenRecorder::loss(double value) {
-  if (file_) file_->write_scalar(path("loss"), value);
+  if (file_) file_->file().write_scalar(path("loss"), value);
 }
 
 void GoldenRecorder::grad_norm(double norm) {
-  if (file_) file_->write_scalar(path("grad_norm"), norm);
+  if (file_) file_->file().write_scalar(path("grad_norm"), norm);
 }
 
 void GoldenRecorder::gradients() {
@@ -66,7 +68,10 @@ void GoldenRecorder::gradients() {
 
 void GoldenRecorder::weights() {
   write_tensors("weights", [](const Parameter& p) -> const at::Tensor& { return p.master(); });
-  if (file_) file_->flush();
+}
+
+void GoldenRecorder::finish() {
+  if (file_) file_->publish();
 }
 
 void GoldenRecorder::write_tensors(
@@ -75,7 +80,7 @@ void GoldenRecorder::write_tensors(
   if (mesh_.dp_rank() != 0 || mesh_.cp_rank() != 0) return;
   for_each_whole_tensor(model_, adapter_, mesh_.tp(), select,
                         [&](const std::string& name, const at::Tensor& whole) {
-                          if (file_) file_->write(path(group + "/" + name), whole);
+                          if (file_) file_->file().write(path(group + "/" + name), whole);
                         });
 }
 

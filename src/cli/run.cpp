@@ -5,12 +5,14 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <new>
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
+#include "archon/base/memory.hpp"
 #include "archon/base/threads.hpp"
 #include "archon/base/version.hpp"
 #include "archon/comm/mpi.hpp"
@@ -73,10 +75,11 @@ void start_session(const SessionOptions& session, const MpiEnvironment& mpi) {
 }
 
 int run_parallel(ParallelCommand& command) {
+  keep_freed_memory();
   MpiEnvironment mpi;
-  const Watchdog watchdog(std::chrono::duration<double>(command.session().collective_timeout),
-                          mpi.world_rank());
   try {
+    const Watchdog watchdog(std::chrono::duration<double>(command.session().collective_timeout),
+                            mpi.world_rank());
     start_session(command.session(), mpi);
     const int code = command.run(mpi);
     flush_results();
@@ -102,9 +105,11 @@ int print(const std::string& text) {
   return kExitDone;
 }
 
-// Usage errors are found before MPI starts: every rank finds the same, and rank 0 says it.
+// Usage errors are found before MPI starts: every rank finds the same, and rank 0 says it. The
+// others wait, since a launcher may end all ranks as soon as one has failed.
 int fail(const Fault& fault, const std::string& hint) {
   if (launcher_rank() == 0) std::cerr << "archon: error: " << fault.message << '\n' << hint;
+  wait_for_lower_ranks(launcher_rank());
   return fault.exit_code;
 }
 
@@ -126,6 +131,8 @@ int run_command(const CommandEntry& entry, const std::vector<std::string>& argum
 }  // namespace
 
 int run(int argc, char** argv) {
+  // A write beyond a limit on file sizes is to fail with a reason, as on a full disk.
+  std::signal(SIGXFSZ, SIG_IGN);
   const std::vector<std::string> arguments(argv + std::min(1, argc), argv + argc);
   try {
     if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h")

@@ -1,9 +1,12 @@
 #include "archon/comm/mpi.hpp"
 
 #include <sched.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,6 +21,9 @@ namespace archon {
 namespace {
 
 constexpr auto kGraceBeforeOtherRanksSpeak = std::chrono::milliseconds(700);
+constexpr auto kGracePerRank = std::chrono::milliseconds(100);
+constexpr int kMostGraces = 10;
+constexpr unsigned kAbortPatienceSeconds = 15;
 
 // Names under which Open MPI, PMIx, MPICH and Slurm announce a process's rank.
 constexpr std::array kRankVariables = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"};
@@ -79,8 +85,17 @@ MpiEnvironment::~MpiEnvironment() {
   if (std::uncaught_exceptions() == 0) MPI_Finalize();
 }
 
+void wait_for_lower_ranks(int rank) {
+  if (rank == 0) return;
+  std::this_thread::sleep_for(kGraceBeforeOtherRanksSpeak +
+                              kGracePerRank * std::min(rank, kMostGraces));
+}
+
 void MpiEnvironment::abort(const std::string& message, int exit_code) {
-  if (rank_ != 0) std::this_thread::sleep_for(kGraceBeforeOtherRanksSpeak);
+  // Neither a reader that does not read nor a launcher that does not answer may keep a job alive.
+  std::signal(SIGALRM, SIG_DFL);
+  ::alarm(kAbortPatienceSeconds);
+  wait_for_lower_ranks(rank_);
   std::fflush(stdout);
   std::fputs(message.c_str(), stderr);
   std::fflush(stderr);

@@ -1,7 +1,6 @@
 #include "archon/comm/watchdog.hpp"
 
 #include <fmt/format.h>
-#include <pthread.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -16,7 +15,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr long kPollNanoseconds = 100'000'000;
+constexpr auto kPoll = std::chrono::milliseconds(100);
 // Ranks time out at slightly different moments; each gets to speak before the first one exits.
 constexpr auto kGraceBeforeExit = std::chrono::milliseconds(800);
 constexpr int kExitFailed = 3;
@@ -52,27 +51,26 @@ void say(int rank, const std::string& what) {
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
 }
 
-void restore_and_raise(int signal) {
-  std::signal(signal, SIG_DFL);
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, signal);
-  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  std::raise(signal);
-}
+// A handler serves the process whichever thread the signal reaches; MPI has threads of its own,
+// which a blocked signal would find unblocked.
+std::atomic<bool> asked_to_end{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
+extern "C" void on_sigterm(int) { asked_to_end = true; }
 
 }  // namespace
 
 struct Watchdog::Thread {
   std::atomic<bool> stop{false};
   std::thread thread;
+  struct sigaction before = {};
 
-  void run(std::chrono::duration<double> timeout, int rank, const sigset_t& signals) {
-    const timespec poll = {0, kPollNanoseconds};
+  void run(std::chrono::duration<double> timeout, int rank) {
     while (!stop.load()) {
-      if (sigtimedwait(&signals, nullptr, &poll) == SIGTERM) {
-        say(rank, "ended by SIGTERM");
-        restore_and_raise(SIGTERM);
+      std::this_thread::sleep_for(kPoll);
+      if (asked_to_end.load()) {
+        if (standing.operation.load() != nullptr) say(rank, "ended by SIGTERM");
+        std::signal(SIGTERM, SIG_DFL);
+        std::raise(SIGTERM);
       }
       const bool late = timeout.count() > 0 && standing.inside.load() &&
                         seconds_since(standing.since.load()) > timeout.count();
@@ -87,17 +85,18 @@ struct Watchdog::Thread {
 
 Watchdog::Watchdog(std::chrono::duration<double> timeout, int rank)
     : thread_(std::make_unique<Thread>()) {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  thread_->thread = std::thread(
-      [thread = thread_.get(), timeout, rank, signals] { thread->run(timeout, rank, signals); });
+  struct sigaction action = {};
+  action.sa_handler = on_sigterm;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGTERM, &action, &thread_->before);
+  thread_->thread =
+      std::thread([thread = thread_.get(), timeout, rank] { thread->run(timeout, rank); });
 }
 
 Watchdog::~Watchdog() {
   thread_->stop = true;
   thread_->thread.join();
+  sigaction(SIGTERM, &thread_->before, nullptr);
 }
 
 CollectiveScope::CollectiveScope(const char* operation, const char* axis, int64_t number) {

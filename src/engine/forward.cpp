@@ -7,12 +7,13 @@
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/checkpoint/recorder.hpp"
+#include "archon/comm/rank_zero.hpp"
 #include "archon/data/gather.hpp"
 #include "archon/engine/batcher.hpp"
 #include "archon/engine/loaded_model.hpp"
 #include "archon/engine/objective.hpp"
 #include "archon/engine/run.hpp"
-#include "archon/io/files.hpp"
+#include "archon/io/new_hdf5_file.hpp"
 #include "archon/parallel/partition.hpp"
 
 namespace archon {
@@ -57,15 +58,17 @@ class ForwardRun {
     ARCHON_VALIDATE(critic || !options.values,
                     "this model has no score head, so no values; ask for logprobs, entropy, logits "
                     "or hidden");
+    check_on_rank_zero(mesh_.world(), [&] { file_.emplace(options.output, "archon.forward", 1); });
   }
 
   void run() {
-    if (mesh_.world().rank() == 0) file_ = h5::File::create(options_.output, "archon.forward", 1);
-    TokenOutputs outputs(file_ ? &*file_ : nullptr, mesh_);
+    TokenOutputs outputs(file_ ? &file_->file() : nullptr, mesh_);
     create_datasets(outputs);
     const c10::NoGradGuard no_grad;
     batcher_.for_each([&](const PackedBatch& batch) { process(batch, outputs); });
-    if (file_) file_->write("/cu_seqlens", cu_seqlens());
+    if (!file_) return;
+    file_->file().write("/cu_seqlens", cu_seqlens());
+    file_->publish();
   }
 
  private:
@@ -130,7 +133,7 @@ class ForwardRun {
   const Mesh& mesh_;
   LoadedModel loaded_;
   Batcher batcher_;
-  std::optional<h5::File> file_;  // world rank 0 only
+  std::optional<h5::NewFile> file_;  // world rank 0 only
 };
 
 }  // namespace

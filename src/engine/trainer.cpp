@@ -7,6 +7,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
+#include "archon/comm/rank_zero.hpp"
 #include "archon/data/sampler.hpp"
 #include "archon/engine/evaluate.hpp"
 #include "archon/engine/metrics.hpp"
@@ -50,7 +51,6 @@ class Trainer {
         sampler_(batcher_.dataset().size(), options.batch_sequences, options.shuffle,
                  options.run.seed),
         optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)) {
-    objective_.validate(loaded_.model->config());
     if (!options_.eval_data.empty())
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
                             objective_.fields());
@@ -76,6 +76,7 @@ class Trainer {
       write_metrics(step, result, lr, seconds, progress);
       progress.update(step, result.loss, static_cast<double>(result.tokens) / seconds);
     }
+    if (recorder_) recorder_->finish();
     if (options_.save_hf) save();
   }
 
@@ -142,8 +143,9 @@ class Trainer {
 
 void run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
-  if (mesh.world().rank() == 0) prepare_output(options);
+  check_on_rank_zero(mesh.world(), [&] { prepare_output(options); });
   const LoadedModel loaded = load_model(options.run.model, mesh, options.run.dtype);
+  Objective{options.loss, options.value_eps_clip}.validate(loaded.model->config());
   Trainer(options, mesh, loaded).run();
 }
 

@@ -23,7 +23,7 @@ Json parse_json(std::string_view text, const std::string& source) {
   };
   try {
     return Json::parse(text, refuse_repeated_keys);
-  } catch (const Json::parse_error& error) {
+  } catch (const Json::exception& error) {  // also numbers out of range
     // "[json.exception.parse_error.101] parse error at line 1, column 1: ..."
     const std::string_view what = error.what();
     const auto prefix = what.find("] ");

@@ -1,13 +1,13 @@
 #include "archon/mesh/mesh.hpp"
 
-#include <algorithm>
 #include <array>
-#include <cstdint>
 
 #include "archon/base/error.hpp"
 
 namespace archon {
 namespace {
+
+constexpr int kLargestAxis = 1'000'000;  // the product of three still is an int64
 
 MpiComm cart_create(const MeshShape& shape, MPI_Comm world) {
   const std::array<int, 3> dims = {shape.dp, shape.cp, shape.tp};
@@ -33,18 +33,18 @@ MeshShape resolve_mesh_shape(MeshShape shape, int world_size) {
   std::array<int*, 3> axes = {&shape.dp, &shape.cp, &shape.tp};
   constexpr std::array names = {"dp", "cp", "tp"};
   int* open = nullptr;
-  int64_t product = 1;  // saturates, so that absurd extents do not wrap to a fitting number
+  int64_t product = 1;
   for (int i = 0; i < 3; ++i) {
-    ARCHON_VALIDATE(*axes[i] >= 1 || *axes[i] == -1,
-                    "--{} {} is no extent; give a number from 1, or -1 to have it computed",
-                    names[i], *axes[i]);
+    ARCHON_VALIDATE((*axes[i] >= 1 && *axes[i] <= kLargestAxis) || *axes[i] == -1,
+                    "--{} {} is no extent; give a number from 1 to {}, or -1 to have it computed",
+                    names[i], *axes[i], kLargestAxis);
     if (*axes[i] == -1) {
       ARCHON_VALIDATE(open == nullptr,
                       "two axes are -1 (dp {}, cp {}, tp {}); only one can be computed", shape.dp,
                       shape.cp, shape.tp);
       open = axes[i];
     } else {
-      product = std::min<int64_t>(product * *axes[i], INT32_MAX);
+      product *= *axes[i];
     }
   }
   if (open != nullptr) {
@@ -53,7 +53,7 @@ MeshShape resolve_mesh_shape(MeshShape shape, int world_size) {
                     "{}, which does not divide {}; start a multiple of {} ranks, or change an axis",
                     shape.dp, shape.cp, shape.tp, world_size, product, world_size, product);
     *open = static_cast<int>(world_size / product);
-    product *= *open;
+    product = world_size;
   }
   ARCHON_VALIDATE(product == world_size,
                   "the mesh dp {} x cp {} x tp {} needs {} ranks, but {} were started; start {} "

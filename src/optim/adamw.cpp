@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "archon/base/error.hpp"
+#include "archon/base/simd.hpp"
 #include "archon/optim/optimizer.hpp"
 #include "tensors.hpp"
 
@@ -23,8 +24,9 @@ struct Coefficients {
 };
 
 // One pass: each of the four arrays is read once and the three that change are written once.
-void update(float* __restrict weight, const float* __restrict grad, float* __restrict exp_avg,
-            float* __restrict exp_avg_sq, int64_t elements, const Coefficients& given) {
+ARCHON_SIMD_CLONES void update(float* __restrict weight, const float* __restrict grad,
+                               float* __restrict exp_avg, float* __restrict exp_avg_sq,
+                               int64_t elements, const Coefficients& given) {
   const Coefficients c = given;
   for (int64_t i = 0; i < elements; ++i) {
     const float g = grad[i] * c.grad_scale;

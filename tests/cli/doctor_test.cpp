@@ -36,16 +36,17 @@ BOOST_AUTO_TEST_CASE(doctor_on_two_ranks) {
 }
 
 BOOST_AUTO_TEST_CASE(doctor_fails_when_a_needed_part_does) {
-  const TemporaryFolder empty;
-  const std::map<std::string, std::string> no_plugins = {{"ARCHON_PLUGIN_PATH", empty.path()}};
-  const auto plugins = run_archon({"doctor"}, no_plugins);
+  const TemporaryFolder folder;
+  write_bytes(folder / "broken.so", "no ELF file");
+  const std::map<std::string, std::string> broken = {{"ARCHON_PLUGIN_PATH", folder.path()}};
+  const auto plugins = run_archon({"doctor"}, broken);
   BOOST_CHECK_EQUAL(plugins.exit_code, 3);
   CHECK_CONTAINS(plugins.out, "1 of the needed parts failed");
-  CHECK_CONTAINS(plugins.out, "no model plugin found");
+  CHECK_CONTAINS(plugins.out, "broken.so");
 
-  const auto ranks = run_archon_ranks(2, {"doctor"}, no_plugins);
+  const auto ranks = run_archon_ranks(2, {"doctor"}, broken);
   BOOST_CHECK_EQUAL(ranks.exit_code, 3);
-  CHECK_CONTAINS(ranks.out, "rank 0: no model plugin found");
+  CHECK_CONTAINS(ranks.out, "broken.so");
 }
 
 BOOST_AUTO_TEST_CASE(doctor_uses_the_threads_it_is_told) {

@@ -83,7 +83,7 @@ BOOST_AUTO_TEST_CASE(every_option_of_the_contract_is_in_the_help) {
         "pad-limit", "dp", "cp", "tp", "dtype", "seed", "deterministic", "plugin", "config",
         "log-level", "collective-timeout", "threads"}},
       {"init", {"config", "seed", "output", "dtype", "max-shard-size", "plugin"}},
-      {"diff", {"rtol", "atol", "only", "ignore", "json", "config"}},
+      {"diff", {"rtol", "atol", "only", "ignore", "json", "rows", "config"}},
       {"inspect", {"config"}},
       {"doctor", {"plugin", "config", "log-level", "collective-timeout", "threads"}},
       {"plugins", {"plugin", "config"}}};

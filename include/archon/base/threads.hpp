@@ -7,8 +7,8 @@ int available_cores();
 
 /// Threads for one rank: max(1, cores this rank may use / ranks that share them).
 ///
-/// `local_ranks` are the ranks on this host. Ranks that a launcher bound to disjoint cores share
-/// nothing; pass the number of ranks whose affinity mask equals this rank's.
+/// Ranks that a launcher bound to disjoint cores share nothing: those that share are the ranks of
+/// this host whose affinity mask equals this rank's (MpiEnvironment::ranks_sharing_cores).
 int threads_per_rank(int cores, int ranks_sharing_them);
 
 }  // namespace archon

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "archon/checkpoint/token_outputs.hpp"
+#include "archon/io/new_hdf5_file.hpp"
 #include "archon/model/registry.hpp"
 
 namespace archon {
@@ -36,6 +37,7 @@ std::vector<std::string> activation_names(int64_t layers);
 /// All ranks of the mesh call alike; world rank 0 writes.
 class GoldenRecorder {
  public:
+  /// The file appears under its name with finish(). InputError when it cannot be made.
   GoldenRecorder(const std::string& file, const Model& model, const StateDictAdapter& adapter,
                  const Mesh& mesh);
 
@@ -47,15 +49,18 @@ class GoldenRecorder {
   void gradients();
   void grad_norm(double norm);
   void weights();
+  /// Call after the last step.
+  void finish();
 
  private:
   std::string path(const std::string& name) const;
+  h5::File* file() { return file_ ? &file_->file() : nullptr; }
   void write_tensors(const std::string& group,
                      const std::function<const at::Tensor&(const Parameter&)>& select);
   const Model& model_;
   const StateDictAdapter& adapter_;
   const Mesh& mesh_;
-  std::optional<h5::File> file_;  // world rank 0 only
+  std::optional<h5::NewFile> file_;  // world rank 0 only
   int64_t step_ = 0;
 };
 

@@ -20,7 +20,7 @@ enum class ReduceOp { sum, max, min };
 /// integers and bool (copied, not reduced). Blocks are counted along dim 0. Sums of bfloat16 and
 /// float16 accumulate in float32 and round once; every reduction adds in rank order, so its bits
 /// depend on the inputs and the group alone and are the same on every rank. A group of one rank
-/// communicates nothing. Byte counts above 2^31-1 are split.
+/// communicates nothing. Counts above 2^31-1 elements are split.
 ///
 /// Every call is collective over the group. The `_async` forms return a Work; the tensors must
 /// not be touched until it was waited for, and all ranks must wait for their Works in the order

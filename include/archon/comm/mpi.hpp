@@ -9,7 +9,7 @@ namespace archon {
 /// Throws RuntimeFailure with MPI's own error text.
 [[noreturn]] void throw_mpi_error(int code, const char* call, const char* file, int line);
 
-/// Initialises MPI (MPI_THREAD_FUNNELED) and finalizes it. One per process, owned by main.
+/// Initialises MPI (MPI_THREAD_FUNNELED) and finalizes it. One per process.
 ///
 /// Leaving by an exception does not finalize (peers may be waiting in a collective); call
 /// `abort` instead.
@@ -27,8 +27,8 @@ class MpiEnvironment {
   /// Ranks of this host whose CPU affinity equals this rank's.
   int ranks_sharing_cores() const { return ranks_sharing_cores_; }
 
-  /// Ends the whole job with `exit_code`, after `message` was written to stderr. Rank 0 speaks
-  /// at once; the others wait a moment, so that an error all ranks share is printed once.
+  /// Ends the whole job with `exit_code`, after `message` was written to stderr. Lower ranks speak
+  /// first (wait_for_lower_ranks), so that an error several ranks share is printed once.
   [[noreturn]] void abort(const std::string& message, int exit_code);
 
  private:
@@ -43,7 +43,12 @@ int launcher_rank();
 /// Whether mpiexec, srun or another launcher started this process.
 bool started_by_launcher();
 
-/// Move-only owner of an MPI communicator; frees it, unless MPI is finalized already.
+/// Waits, longer the higher the rank (0 to 1.7 s), so that the lowest of the ranks that found the
+/// same error tells it and ends the job before the others do.
+void wait_for_lower_ranks(int rank);
+
+/// Move-only owner of an MPI communicator; frees it, unless MPI is finalized already or an
+/// exception is on its way (freeing is collective, and the peers may never come).
 class MpiComm {
  public:
   MpiComm() = default;

@@ -14,8 +14,7 @@ namespace archon {
 /// signal), and with it the job. It needs neither MPI nor the main thread's progress.
 class Watchdog {
  public:
-  /// A time-out of zero means none. Make it before other threads start: SIGTERM is blocked for
-  /// them, so that this thread receives it.
+  /// A time-out of zero means none. One per process at a time: it handles SIGTERM while it lives.
   Watchdog(std::chrono::duration<double> timeout, int rank);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;

@@ -11,12 +11,12 @@
 
 namespace archon {
 
-/// One sequence of a dataset with its token-aligned and per-sequence fields.
+/// One sequence of a dataset, with the token-aligned fields that were asked for.
 struct Sequence {
   int64_t index = 0;                         ///< in the file
   at::Tensor tokens;                         ///< int64 [L]
   at::Tensor loss_mask;                      ///< bool [L]; never true at 0
-  std::map<std::string, at::Tensor> fields;  ///< token-aligned float32 [L], as asked for
+  std::map<std::string, at::Tensor> fields;  ///< token-aligned float32 [L]
   int64_t length() const { return tokens.size(0); }
   int64_t targets() const;
 };

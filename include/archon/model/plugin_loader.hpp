@@ -19,8 +19,9 @@ struct LoadedPlugin {
 LoadedPlugin load_plugin(const std::string& file);
 
 /// Loads the files named by --plugin, then every *.so of the folders of ARCHON_PLUGIN_PATH
-/// (colon-separated) or, when that is not set, of the installed plugin folder and the build
-/// tree's (relative to libarchon itself).
+/// (colon-separated), then those of the folder archon/plugins beside libarchon itself, installed
+/// or in the build tree. Of several plugins with one name in these folders the first is taken.
+/// Returns all that are loaded.
 std::vector<LoadedPlugin> load_plugins(const std::vector<std::string>& explicit_files);
 
 }  // namespace archon

@@ -43,6 +43,7 @@ class ModelRegistry {
   /// InputError that lists the known types.
   const ModelSpec& find(const std::string& model_type) const;
   std::vector<const ModelSpec*> all() const;
+  /// The file that specs added from now on come from; for messages and `archon plugins`.
   void set_current_plugin(std::string file) { current_plugin_ = std::move(file); }
 
  private:

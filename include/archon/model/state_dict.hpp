@@ -37,8 +37,8 @@ StateDictAdapter decoder_state_dict_adapter();
 /// in the file is accepted when it equals the embedding.
 void load_weights(Model& model, const StateDictAdapter& adapter, const WeightFolder& weights);
 
-/// Gathers one part of one parameter over tp: whole on every rank of the tp group, float32 or
-/// whatever `tensor` (one of the parameter's value, master, grad) is. Collective over tp.
+/// Gathers one part of `tensor`, which is the parameter's value, master or grad: whole on every
+/// rank of the tp group, in the tensor's own type. Collective over tp.
 at::Tensor gather_part(const Parameter& parameter, std::size_t part, const at::Tensor& tensor,
                        const Communicator& tp);
 
@@ -49,13 +49,15 @@ void for_each_whole_tensor(const Model& model, const StateDictAdapter& adapter,
                            const std::function<const at::Tensor&(const Parameter&)>& select,
                            const std::function<void(const std::string&, const at::Tensor&)>& visit);
 
-/// Writes what a HuggingFace folder holds besides weights: config.json from `hf`, with its type
-/// key set to `dtype`, and the tokenizer's files of `source_folder`.
+/// Writes what a HuggingFace folder holds besides weights: config.json from `hf`, with its "dtype"
+/// or "torch_dtype" set to `dtype`, and those files of the tokenizer, the chat template and the
+/// generation settings that `source_folder` has.
 void write_hf_companions(const HfConfig& hf, const std::string& source_folder,
                          const std::string& folder, at::ScalarType dtype);
 
-/// Writes a HuggingFace folder: weights in `dtype` (sharded by size), config.json and the
-/// tokenizer files of `source_folder`. Collective over the mesh; world rank 0 writes.
+/// Writes a HuggingFace folder: the masters as weights in `dtype`, in several files when they
+/// exceed `max_shard_bytes`, and the companions of `source_folder`. Collective over the mesh;
+/// world rank 0 writes.
 void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
                     const std::string& source_folder, const std::string& folder,
                     at::ScalarType dtype, std::int64_t max_shard_bytes);

@@ -59,7 +59,7 @@ class Parameter {
   const at::Tensor& value() const { return value_; }
   const at::Tensor& master() const { return master_; }
   const at::Tensor& grad() const { return grad_; }
-  /// Copies master into value (rounding), where they differ.
+  /// Rounds master into value; nothing to do when both are the same storage.
   void refresh_value();
   /// Zeroes grad (allocating it at first use).
   void zero_grad();

@@ -5,14 +5,15 @@
 
 namespace archon {
 
-/// Block `index` of `total` items in `parts` contiguous blocks whose sizes differ by at most one,
-/// the larger ones first.
+/// The items [begin, end).
 struct Range {
   int64_t begin = 0;
   int64_t end = 0;
   int64_t size() const { return end - begin; }
 };
 
+/// Block `index` of `total` items in `parts` contiguous blocks whose sizes differ by at most one,
+/// the larger ones first.
 inline Range even_range(int64_t total, int parts, int index) {
   const int64_t base = total / parts;
   const int64_t larger = total % parts;

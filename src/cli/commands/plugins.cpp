@@ -17,9 +17,9 @@ class PluginsCommand : public LocalCommand {
   }
 
   std::string details() const override {
-    return "Plugins are looked for in the files that --plugin names, then in the folders of\n"
-           "ARCHON_PLUGIN_PATH (with colons between them) or, when that is not set, in the\n"
-           "installed plugin folder and the build tree's.";
+    return "Plugins are the files that --plugin names, then the *.so files in the folders of\n"
+           "ARCHON_PLUGIN_PATH (with colons between them), then those in archon/plugins beside\n"
+           "libarchon. Of several plugins with one name in these folders the first is taken.";
   }
 
   std::vector<std::pair<std::string, std::string>> examples() const override {

@@ -1,0 +1,72 @@
+#include "measure.hpp"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+
+#include "archon/base/log.hpp"
+#include "archon/base/memory.hpp"
+#include "archon/base/threads.hpp"
+
+namespace archon::benchmarks {
+
+Summary summarize(std::vector<double> samples) {
+  std::sort(samples.begin(), samples.end());
+  const std::size_t n = samples.size();
+  return {(samples[(n - 1) / 2] + samples[n / 2]) / 2, samples.front(), samples.back()};
+}
+
+std::string to_string(const Summary& summary, int digits) {
+  return fmt::format("{:.{}f} ({:.{}f} to {:.{}f})", summary.median, digits, summary.min, digits,
+                     summary.max, digits);
+}
+
+Json to_json(const Summary& summary) {
+  return {{"median", summary.median}, {"min", summary.min}, {"max", summary.max}};
+}
+
+std::vector<double> ratios(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> result(a.size());
+  std::transform(a.begin(), a.end(), b.begin(), result.begin(), std::divides<>());
+  return result;
+}
+
+double seconds(const Communicator& group, const std::function<void()>& body) {
+  using Clock = std::chrono::steady_clock;
+  group.barrier();
+  const auto start = Clock::now();
+  body();
+  const double mine = std::chrono::duration<double>(Clock::now() - start).count();
+  return group.all_reduce(mine, ReduceOp::max);
+}
+
+int64_t minor_faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt;
+}
+
+void set_threads(const MpiEnvironment& mpi, int threads) {
+  log::configure(log::Level::warning, mpi.world_rank(), mpi.world_size());
+  if (threads > 0)
+    at::set_num_threads(threads);
+  else if (std::getenv("OMP_NUM_THREADS") == nullptr)
+    at::set_num_threads(threads_per_rank(available_cores(), mpi.ranks_sharing_cores()));
+}
+
+int run_benchmark(const std::function<void(MpiEnvironment&)>& body) {
+  keep_freed_memory();
+  MpiEnvironment mpi;
+  try {
+    body(mpi);
+    return 0;
+  } catch (const std::exception& error) {
+    mpi.abort(fmt::format("error: {}\n", error.what()), 3);
+  }
+}
+
+}  // namespace archon::benchmarks

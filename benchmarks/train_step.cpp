@@ -1,0 +1,287 @@
+// The engine's training step on packed synthetic sequences, against what this machine's matrix
+// products reach with the same threads just before and after each step.
+//
+//   [mpiexec -n N] bench_train_step [--config FILE] [--dtype float32|bfloat16] [--dp D] [--cp C]
+//       [--tp T] [--tokens N] [--steps N] [--warmup N] [--threads N] [--json FILE]
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/tensor.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <ATen/Parallel.h>
+#include <boost/program_options.hpp>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <numeric>
+
+#include "archon/base/error.hpp"
+#include "archon/engine/run.hpp"
+#include "archon/engine/train_step.hpp"
+#include "archon/io/hdf5.hpp"
+#include "archon/model/plugin_loader.hpp"
+#include "archon/parallel/matmul.hpp"
+#include "measure.hpp"
+
+namespace fs = std::filesystem;
+namespace po = boost::program_options;
+using namespace archon;
+using namespace archon::benchmarks;
+
+namespace {
+
+constexpr uint64_t kSeed = 7;
+constexpr int64_t kLengths[] = {512, 384, 128, 1024};  // cycled
+
+struct Settings {
+  std::string config, dtype, json;
+  MeshShape mesh;
+  int64_t tokens = 0;  // per dp rank
+  int steps = 0, warmup = 0, threads = 0;
+  bool help = false;
+
+  at::ScalarType compute_dtype() const {
+    ARCHON_VALIDATE(dtype == "float32" || dtype == "bfloat16",
+                    "--dtype {} is no compute type; choose float32 or bfloat16", dtype);
+    return dtype == "float32" ? at::kFloat : at::kBFloat16;
+  }
+};
+
+Settings parse(int argc, char** argv) {
+  Settings s;
+  po::options_description options("Options");
+  // clang-format off
+  options.add_options()
+    ("help", po::bool_switch(&s.help), "this text")
+    ("config", po::value(&s.config)->default_value(ARCHON_DEFAULT_CONFIG), "HuggingFace config.json")
+    ("dtype", po::value(&s.dtype)->default_value("float32"), "float32 or bfloat16")
+    ("dp", po::value(&s.mesh.dp)->default_value(-1), "data parallelism")
+    ("cp", po::value(&s.mesh.cp)->default_value(1), "context parallelism")
+    ("tp", po::value(&s.mesh.tp)->default_value(1), "tensor parallelism")
+    ("tokens", po::value(&s.tokens)->default_value(2048), "tokens per data-parallel rank and step")
+    ("steps", po::value(&s.steps)->default_value(5), "steps that count")
+    ("warmup", po::value(&s.warmup)->default_value(2), "steps before them")
+    ("threads", po::value(&s.threads)->default_value(0), "threads per rank, 0: its share of the cores")
+    ("json", po::value(&s.json), "write the result there as well");
+  // clang-format on
+  po::variables_map values;
+  po::store(po::parse_command_line(argc, argv, options), values);
+  po::notify(values);
+  if (s.help) std::cout << options;
+  return s;
+}
+
+/// A folder of rank 0's for model and data, removed at the end.
+class WorkFolder {
+ public:
+  explicit WorkFolder(const Communicator& world) : owner_(world.rank() == 0) {
+    std::string name = (fs::temp_directory_path() / "archon-benchmark-XXXXXX").string();
+    if (owner_)
+      ARCHON_ENSURE(::mkdtemp(name.data()) != nullptr, "no folder can be made at {}", name);
+    path_ = world.broadcast(name, 0);
+  }
+  ~WorkFolder() {
+    std::error_code ignored;
+    if (owner_) fs::remove_all(path_, ignored);
+  }
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+  std::string operator/(const char* name) const { return path_ + "/" + name; }
+
+ private:
+  bool owner_;
+  std::string path_;
+};
+
+std::vector<int64_t> cycle_lengths(int64_t tokens) {
+  std::vector<int64_t> lengths;
+  for (std::size_t i = 0; tokens > 0; ++i) {
+    lengths.push_back(std::min(kLengths[i % std::size(kLengths)], tokens));
+    tokens -= lengths.back();
+  }
+  return lengths;
+}
+
+/// Output `index` of the splitmix64 generator (Steele et al. 2014) started at 0.
+uint64_t splitmix(uint64_t index) {
+  uint64_t z = (index + 1) * 0x9E3779B97F4A7C15;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
+  return z ^ (z >> 31);
+}
+
+/// The same sequence lengths for every dp rank, other tokens.
+void write_dataset(const std::string& path, const std::vector<int64_t>& lengths, int dp,
+                   int64_t vocab_size) {
+  std::vector<int64_t> ids, offsets = {0};
+  for (int replica = 0; replica < dp; ++replica) {
+    const uint64_t base = (kSeed << 40) + (static_cast<uint64_t>(replica) << 32);
+    const int64_t tokens = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+    for (int64_t i = 0; i < tokens; ++i)
+      ids.push_back(static_cast<int64_t>(splitmix(base + i) % vocab_size));
+    for (const int64_t length : lengths) offsets.push_back(offsets.back() + length);
+  }
+  h5::File file = h5::File::create(path, "token_dataset", 1);
+  file.write("input_ids", at::tensor(ids));
+  file.write("cu_seqlens", at::tensor(offsets));
+  file.flush();
+}
+
+/// FLOP of a step: 6 per parameter of a matrix product and token, and causal attention.
+double step_flop(const DecoderConfig& config, int64_t parameters,
+                 const std::vector<int64_t>& lengths, int dp) {
+  const int64_t lookup = config.tied_embeddings ? 0 : config.vocab_size * config.hidden_size;
+  const double width = static_cast<double>(config.num_heads * config.head_dim);
+  double flop = 0;
+  for (const int64_t length : lengths) {
+    const double n = static_cast<double>(length);
+    flop += 6.0 * static_cast<double>(parameters - lookup) * n +
+            6.0 * static_cast<double>(config.num_layers) * width * n * n;
+  }
+  return flop * dp;
+}
+
+/// The fastest matrix product this machine offers to all ranks at a time.
+class GemmPeak {
+ public:
+  explicit GemmPeak(at::ScalarType dtype)
+      : a_(at::randn({kSize, kSize}, dtype)),
+        b_(at::randn({kSize, kSize}, dtype)),
+        c_(at::empty_like(a_)) {}
+
+  /// GFLOP/s over all ranks: the faster of LibTorch's default and oneDNN.
+  double measure(const Communicator& world) {
+    const double time =
+        std::min(seconds(world, [&] { repeat([&] { at::mm_out(c_, a_, b_.t()); }); }),
+                 seconds(world, [&] { repeat([&] { matmul_nt(a_, b_); }); }));
+    return 2e-9 * kSize * kSize * kSize * kRepetitions * world.size() / time;
+  }
+
+ private:
+  static constexpr int64_t kSize = 2048;
+  static constexpr int kRepetitions = 5;
+  template <class Body>
+  static void repeat(const Body& body) {
+    for (int i = 0; i < kRepetitions; ++i) body();
+  }
+  at::Tensor a_, b_, c_;
+};
+
+struct Measured {
+  std::vector<double> step, peak;  // seconds; GFLOP/s (one more)
+  double first_loss = 0, last_loss = 0;
+  int64_t faults = 0;  // per step
+};
+
+TrainOptions train_options(const Settings& settings, const std::string& data) {
+  TrainOptions options;
+  options.run.data = data;
+  options.run.dtype = settings.compute_dtype();
+  options.run.micro_batch_tokens = settings.tokens;
+  options.clip_grad_norm = 0;
+  return options;
+}
+
+Measured measure(const Settings& settings, const TrainOptions& options, const LoadedModel& loaded,
+                 const Mesh& mesh) {
+  const Batcher batcher(options.run, options.run.data, loaded.model->config(), mesh);
+  const auto optimizer = make_optimizer(options, *loaded.model, loaded.spec->adapter);
+  std::vector<int64_t> sequences(batcher.dataset().size());
+  std::iota(sequences.begin(), sequences.end(), 0);
+  GemmPeak peak(options.run.dtype);
+  Measured result;
+  for (int step = -settings.warmup; step < settings.steps; ++step) {
+    if (step == 0) result.peak.push_back(peak.measure(mesh.world()));
+    const int64_t faults = minor_faults();
+    StepResult done;
+    const double time = seconds(mesh.world(), [&] {
+      done = train_step(options, loaded, mesh, batcher, *optimizer, sequences, 1e-3, nullptr);
+    });
+    if (step == -settings.warmup) result.first_loss = done.loss;
+    result.last_loss = done.loss;
+    if (step < 0) continue;
+    result.faults += (minor_faults() - faults) / settings.steps;
+    result.step.push_back(time);
+    result.peak.push_back(peak.measure(mesh.world()));
+  }
+  return result;
+}
+
+Json report(const Settings& settings, const Mesh& mesh, const Measured& measured, double flop,
+            int64_t parameters) {
+  const int64_t tokens = settings.tokens * mesh.shape().dp;
+  std::vector<double> rates, shares, peaks;
+  for (std::size_t i = 0; i < measured.step.size(); ++i) {
+    rates.push_back(flop * 1e-9 / measured.step[i]);
+    peaks.push_back((measured.peak[i] + measured.peak[i + 1]) / 2);
+    shares.push_back(rates.back() / peaks.back());
+  }
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return {{"model", fs::path(settings.config).stem().string()},
+          {"dtype", settings.dtype},
+          {"mesh", to_string(mesh.shape())},
+          {"threads_per_rank", at::get_num_threads()},
+          {"parameters", parameters},
+          {"tokens_per_step", tokens},
+          {"step_s", to_json(summarize(measured.step))},
+          {"tokens_per_s", static_cast<double>(tokens) / summarize(measured.step).median},
+          {"gflops", to_json(summarize(rates))},
+          {"gemm_peak_gflops", to_json(summarize(peaks))},
+          {"share_of_peak", to_json(summarize(shares))},
+          {"minor_faults_per_step", measured.faults},
+          {"peak_rss_mib", usage.ru_maxrss / 1024},
+          {"first_loss", measured.first_loss},
+          {"last_loss", measured.last_loss}};
+}
+
+void print(const Json& row) {
+  const auto summary = [&](const char* key) {
+    return Summary{row[key]["median"], row[key]["min"], row[key]["max"]};
+  };
+  fmt::print("{} {}, {}, {} threads each: {:.0f} tokens/s\n", row["model"].get<std::string>(),
+             row["dtype"].get<std::string>(), row["mesh"].get<std::string>(),
+             row["threads_per_rank"].get<int>(), row["tokens_per_s"].get<double>());
+  fmt::print("  step              {} s\n", to_string(summary("step_s"), 3));
+  fmt::print("  training          {} GFLOP/s\n", to_string(summary("gflops"), 0));
+  fmt::print("  matrix product    {} GFLOP/s\n", to_string(summary("gemm_peak_gflops"), 0));
+  fmt::print("  training / peak   {}\n", to_string(summary("share_of_peak")));
+  fmt::print(
+      "  faults per step   {}\n  peak memory       {} MiB\n  loss              {:.4f} to {:.4f}\n",
+      row["minor_faults_per_step"].get<int64_t>(), row["peak_rss_mib"].get<int64_t>(),
+      row["first_loss"].get<double>(), row["last_loss"].get<double>());
+}
+
+void run(const Settings& settings, MpiEnvironment& mpi) {
+  set_threads(mpi, settings.threads);
+  load_plugins({});
+  const Mesh mesh(resolve_mesh_shape(settings.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  const WorkFolder folder(mesh.world());
+  const std::vector<int64_t> lengths = cycle_lengths(settings.tokens);
+  if (mpi.world_rank() == 0) {
+    run_init(settings.config, kSeed, folder / "model", at::kFloat, int64_t{1} << 40);
+    const HfConfig hf = HfConfig::read(settings.config);
+    write_dataset(folder / "data.h5", lengths, mesh.shape().dp, hf.integer("vocab_size"));
+  }
+  mesh.world().barrier();
+  const LoadedModel loaded = load_model(folder / "model", mesh, settings.compute_dtype());
+  const Measured measured =
+      measure(settings, train_options(settings, folder / "data.h5"), loaded, mesh);
+  const int64_t parameters = count_parameters(*loaded.model);
+  const double flop = step_flop(loaded.model->config(), parameters, lengths, mesh.shape().dp);
+  const Json row = report(settings, mesh, measured, flop, parameters);
+  if (mpi.world_rank() != 0) return;
+  print(row);
+  if (!settings.json.empty()) std::ofstream(settings.json) << row.dump(1) << '\n';
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_benchmark([&](MpiEnvironment& mpi) {
+    const Settings settings = parse(argc, argv);
+    if (!settings.help) run(settings, mpi);
+  });
+}

@@ -1,0 +1,98 @@
+"""Runs what the documentation shows: sh and python blocks, in order, in a folder that looks like
+the repository with a finished build. Blocks of other kinds (console, text) are not run."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+SOURCE = Path(os.environ["ARCHON_TEST_SOURCE_DIR"])
+BUILD = Path(os.environ["ARCHON_TEST_BINARY_DIR"])
+COMMANDS = ("train", "eval", "forward", "init", "diff", "inspect", "plugins", "doctor")
+
+
+def blocks(document, *languages):
+    """(language, text) of each fenced block of these languages."""
+    text = (SOURCE / document).read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [(language, body) for language, body in found if language in languages]
+
+
+class Examples(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="archon-docs-")
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        for name in ("include", "tests", "tools", "LICENSE", "CMakeLists.txt"):
+            (self.folder / name).symlink_to(SOURCE / name)
+        (self.folder / "build").mkdir()
+        (self.folder / "build" / "release").symlink_to(BUILD)
+        python = self.folder / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        # A script, since a link to a Python would leave its own virtual environment behind.
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        path = [BUILD / "bin", Path(os.environ["ARCHON_MPIEXEC"]).parent, os.environ["PATH"]]
+        self.environment = dict(
+            os.environ,
+            ARCHON=str(self.folder),
+            PATH=":".join(map(str, path)),
+            OMPI_MCA_rmaps_base_oversubscribe="1",
+        )
+
+    def run_block(self, language, body):
+        command = {"sh": ["bash", "-ec"], "python": [sys.executable, "-c"]}[language]
+        done = subprocess.run([*command, body], cwd=self.folder, env=self.environment,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.assertEqual(done.returncode, 0, f"{body}\n{done.stdout}")
+        return done.stdout
+
+    def run_document(self, document):
+        examples = blocks(document, "sh", "python")
+        self.assertTrue(examples, f"{document} shows nothing to run")
+        for language, body in examples:
+            self.run_block(language, body)
+
+
+class Readme(Examples):
+    def test_its_commands_run(self):
+        self.run_document("README.md")
+
+
+class FileFormats(Examples):
+    def test_its_example_runs(self):
+        self.run_document("docs/file-formats.md")
+
+
+class Plugins(Examples):
+    """What needs transformers is not run here."""
+
+    def test_its_plugin_compiles_and_loads(self):
+        [(_, code)] = blocks("docs/plugins.md", "cpp")
+        (self.folder / "llama.cpp").write_text(code)
+        build = blocks("docs/plugins.md", "sh")[0]
+        self.assertRegex(self.run_block(*build), r"llama +llama +1\.0 +\S+/llama\.so")
+
+
+class Commands(unittest.TestCase):
+    def test_the_page_has_what_help_prints(self):
+        page = (SOURCE / "docs" / "cli.md").read_text(encoding="utf-8")
+        for command in ([], *([name] for name in COMMANDS)):
+            arguments = [BUILD / "bin" / "archon", *command, "--help"]
+            text = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+            self.assertIn(f"```text\n{text.strip()}\n```", page,
+                          f"docs/cli.md must show what `archon {' '.join(command)} --help` prints")
+
+
+class Links(unittest.TestCase):
+    def test_they_lead_somewhere(self):
+        for page in (*SOURCE.glob("*.md"), *SOURCE.glob("docs/*.md")):
+            for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text(encoding="utf-8")):
+                self.assertTrue((page.parent / link).exists(), f"{page.name} links to {link}")
+
+
+if __name__ == "__main__":
+    unittest.main()
