@@ -211,6 +211,23 @@ Work Communicator::all_to_all_impl(at::Tensor output, const at::Tensor& input,
       [transfer, output, input] { transfer->wait(); });
 }
 
+void Communicator::exchange_others(at::Tensor output, const at::Tensor& input) const {
+  check_tensor(output, "exchange_others");
+  check_tensor(input, "exchange_others");
+  ARCHON_ENSURE(output.scalar_type() == input.scalar_type() && output.numel() == input.numel(),
+                "exchange_others: input and output do not match");
+  if (size_ == 1) return;
+  const int64_t block = blocks_of(input, {}, size_, "exchange_others").counts.front();
+  Transfer transfer(comm_.get(), /*async=*/false, max_count_);
+  launch(
+      "exchange_others", /*async=*/false,
+      [&] {
+        transfer.exchange_others(input.const_data_ptr(), output.data_ptr(), block,
+                                 input.element_size());
+      },
+      [] {});
+}
+
 Work Communicator::broadcast_impl(at::Tensor tensor, int root, bool async) const {
   check_tensor(tensor, "broadcast");
   if (size_ == 1) return Work();

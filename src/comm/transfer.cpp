@@ -76,7 +76,8 @@ void Transfer::receive_pieces(char* data, int64_t count, int peer, std::size_t e
 }
 
 void Transfer::exchange_pairwise(const char* send, const Blocks& send_blocks, char* receive,
-                                 const Blocks& receive_blocks, std::size_t element_size) {
+                                 const Blocks& receive_blocks, std::size_t element_size,
+                                 bool copy_own) {
   for (int step = 1; step < size_; ++step) {
     const int peer = (rank_ + size_ - step) % size_;
     receive_pieces(receive + receive_blocks.offsets[peer] * element_size,
@@ -87,10 +88,18 @@ void Transfer::exchange_pairwise(const char* send, const Blocks& send_blocks, ch
     send_pieces(send + send_blocks.offsets[peer] * element_size, send_blocks.counts[peer], peer,
                 element_size);
   }
-  std::memcpy(receive + receive_blocks.offsets[rank_] * element_size,
-              send + send_blocks.offsets[rank_] * element_size,
-              send_blocks.counts[rank_] * element_size);
+  if (copy_own)
+    std::memcpy(receive + receive_blocks.offsets[rank_] * element_size,
+                send + send_blocks.offsets[rank_] * element_size,
+                send_blocks.counts[rank_] * element_size);
   settle();
+}
+
+void Transfer::exchange_others(const void* send, void* receive, int64_t block,
+                               std::size_t element_size) {
+  const Blocks blocks(std::vector<int64_t>(size_, block));
+  exchange_pairwise(static_cast<const char*>(send), blocks, static_cast<char*>(receive), blocks,
+                    element_size, /*copy_own=*/false);
 }
 
 void Transfer::all_to_all_even(const void* send, void* receive, int64_t block,

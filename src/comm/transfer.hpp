@@ -29,6 +29,8 @@ class Transfer {
   void all_to_all_even(const void* send, void* receive, int64_t block, std::size_t element_size);
   void all_to_all_uneven(const void* send, const Blocks& send_blocks, void* receive,
                          const Blocks& receive_blocks, std::size_t element_size);
+  /// As all_to_all_even, but this rank's own block stays where it is.
+  void exchange_others(const void* send, void* receive, int64_t block, std::size_t element_size);
   void all_gather(const void* send, void* receive, const Blocks& blocks, std::size_t element_size);
   void broadcast(void* data, int64_t count, std::size_t element_size, int root);
   void barrier();
@@ -38,7 +40,8 @@ class Transfer {
 
  private:
   void exchange_pairwise(const char* send, const Blocks& send_blocks, char* receive,
-                         const Blocks& receive_blocks, std::size_t element_size);
+                         const Blocks& receive_blocks, std::size_t element_size,
+                         bool copy_own = true);
   void gather_pairwise(const char* send, char* receive, const Blocks& blocks,
                        std::size_t element_size);
   void send_pieces(const char* data, int64_t count, int peer, std::size_t element_size);

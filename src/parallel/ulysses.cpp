@@ -34,76 +34,111 @@ std::array<Run, 3> runs_of_rank(const UlyssesHeads& layout, int rank, int64_t he
             kv * head_dim}}};
 }
 
-/// [tokens, heads + 2·kv_heads, d] to [cp, tokens, block, d].
-at::Tensor pack_heads(const at::Tensor& qkv, const UlyssesHeads& layout) {
+/// One block for each cp rank, stacked in two tensors [cp, ...]: those that travel, and the one of
+/// which only this rank's own block is used. That block is written, or read, where it stays.
+class RankBlocks {
+ public:
+  RankBlocks(const at::Tensor& travelling, const at::Tensor& own, int rank)
+      : travelling_(static_cast<char*>(travelling.data_ptr())),
+        own_(static_cast<char*>(own.data_ptr())),
+        bytes_(travelling.nbytes() / travelling.size(0)),
+        rank_(rank) {}
+  char* operator[](int64_t rank) const {
+    return (rank == rank_ ? own_ : travelling_) + rank * bytes_;
+  }
+
+ private:
+  char *travelling_, *own_;
+  int64_t bytes_;
+  int rank_;
+};
+
+/// Packs blocks of `shape` [cp, ...], with `pack(blocks)`, and exchanges them.
+template <class Pack>
+at::Tensor pack_and_exchange(at::IntArrayRef shape, const at::TensorOptions& options,
+                             const Communicator& cp, const Pack& pack) {
+  const at::Tensor send = at::empty(shape, options);
+  at::Tensor received = at::empty(shape, options);
+  pack(RankBlocks(send, received, cp.rank()));
+  cp.exchange_others(received, send);
+  return received;
+}
+
+/// Exchanges blocks [cp, ...] and unpacks them with `unpack(blocks)`.
+template <class Unpack>
+at::Tensor exchange_and_unpack(const at::Tensor& send, const Communicator& cp,
+                               const Unpack& unpack) {
+  const at::Tensor received = at::empty_like(send);
+  cp.exchange_others(received, send);
+  return unpack(RankBlocks(received, send, cp.rank()));
+}
+
+/// [tokens, heads + 2·kv_heads, d] to blocks [tokens, block, d].
+void pack_heads(const at::Tensor& qkv, const UlyssesHeads& layout, const RankBlocks& blocks) {
   const int64_t tokens = qkv.size(0), d = qkv.size(2), block = layout.block() * d;
-  at::Tensor blocks = at::empty({layout.cp, tokens, layout.block(), d}, qkv.options());
-  const auto size = qkv.element_size();
+  const int64_t size = qkv.element_size(), whole = qkv.size(1) * d;
   const auto* from = static_cast<const char*>(qkv.const_data_ptr());
-  auto* to = static_cast<char*>(blocks.data_ptr());
-  const int64_t whole = qkv.size(1) * d;
   at::parallel_for(0, layout.cp * tokens, kGrainRows, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for (const Run& run : runs_of_rank(layout, static_cast<int>(i / tokens), d))
-        std::memcpy(to + (i * block + run.block) * size,
-                    from + ((i % tokens) * whole + run.whole) * size, run.length * size);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t rank = i / tokens, t = i % tokens;
+      for (const Run& run : runs_of_rank(layout, static_cast<int>(rank), d))
+        std::memcpy(blocks[rank] + (t * block + run.block) * size,
+                    from + (t * whole + run.whole) * size, run.length * size);
+    }
   });
-  return blocks;
 }
 
 /// The adjoint of pack_heads: copies what went to one rank, sums (in rank order, in float32) what
 /// went to several.
-at::Tensor unpack_heads(const at::Tensor& blocks, const UlyssesHeads& layout) {
-  const int64_t tokens = blocks.size(1), d = blocks.size(3), block = layout.block() * d;
-  at::Tensor qkv = at::empty({tokens, layout.heads + 2 * layout.kv_heads, d}, blocks.options());
-  const int64_t whole = qkv.size(1) * d;
+template <class T>
+void unpack_tokens(T* qkv, const RankBlocks& blocks, const UlyssesHeads& layout, int64_t d,
+                   int64_t begin, int64_t end) {
+  const int64_t block = layout.block() * d, whole = (layout.heads + 2 * layout.kv_heads) * d;
   const int copies = layout.kv_heads >= layout.cp ? 1 : layout.cp / layout.kv_heads;
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kBFloat16, at::kHalf, blocks.scalar_type(), "unpack_heads", [&] {
-        const auto* from = blocks.const_data_ptr<scalar_t>();
-        auto* to = qkv.data_ptr<scalar_t>();
-        at::parallel_for(0, tokens, kGrainRows, [&](int64_t begin, int64_t end) {
-          for (int rank = 0; rank < layout.cp; ++rank) {
-            const auto runs = runs_of_rank(layout, rank, d);
-            for (int64_t t = begin; t < end; ++t)
-              for (int part = 0; part < 3; ++part) {
-                const auto* source = from + (rank * tokens + t) * block + runs[part].block;
-                auto* target = to + t * whole + runs[part].whole;
-                if (part == 0 || copies == 1) {
-                  std::memcpy(target, source, runs[part].length * sizeof(scalar_t));
-                } else if (rank % copies == 0) {
-                  for (int64_t i = 0; i < runs[part].length; ++i) {
-                    float sum = 0;
-                    for (int c = 0; c < copies; ++c)
-                      sum += static_cast<float>(source[c * tokens * block + i]);
-                    target[i] = static_cast<scalar_t>(sum);
-                  }
-                }
-              }
+  const auto source = [&](int rank, int64_t t, const Run& run) {
+    return reinterpret_cast<const T*>(blocks[rank]) + t * block + run.block;
+  };
+  for (int rank = 0; rank < layout.cp; ++rank) {
+    const auto runs = runs_of_rank(layout, rank, d);
+    for (int64_t t = begin; t < end; ++t)
+      for (std::size_t part = 0; part < runs.size(); ++part) {
+        const Run& run = runs[part];
+        T* target = qkv + t * whole + run.whole;
+        if (part == 0 || copies == 1) {
+          std::memcpy(target, source(rank, t, run), run.length * sizeof(T));
+        } else if (rank % copies == 0) {
+          for (int64_t i = 0; i < run.length; ++i) {
+            float sum = 0;
+            for (int c = 0; c < copies; ++c) sum += static_cast<float>(source(rank + c, t, run)[i]);
+            target[i] = static_cast<T>(sum);
           }
-        });
-      });
+        }
+      }
+  }
+}
+
+at::Tensor unpack_heads(const RankBlocks& blocks, const UlyssesHeads& layout, int64_t tokens,
+                        int64_t d, const at::TensorOptions& options) {
+  at::Tensor qkv = at::empty({tokens, layout.heads + 2 * layout.kv_heads, d}, options);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, qkv.scalar_type(), "unpack_heads", [&] {
+    at::parallel_for(0, tokens, kGrainRows, [&](int64_t begin, int64_t end) {
+      unpack_tokens(qkv.data_ptr<scalar_t>(), blocks, layout, d, begin, end);
+    });
+  });
   return qkv;
 }
 
-/// [cp, tokens, n] to [tokens, cp, n], or back.
-at::Tensor swap_blocks(const at::Tensor& x) {
-  const int64_t outer = x.size(0), inner = x.size(1), bytes = x.size(2) * x.element_size();
-  at::Tensor y = at::empty({inner, outer, x.size(2)}, x.options());
-  const auto* from = static_cast<const char*>(x.const_data_ptr());
-  auto* to = static_cast<char*>(y.data_ptr());
-  at::parallel_for(0, inner, kGrainRows, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t o = 0; o < outer; ++o)
-        std::memcpy(to + (i * outer + o) * bytes, from + (o * inner + i) * bytes, bytes);
+/// Calls copy(block, row, bytes) for the parts of all tokens: `block` where a token's part lies in
+/// a rank's block [tokens, n], `row` where it lies in x [tokens, cp·n].
+template <class Copy>
+void for_parts(const RankBlocks& blocks, const at::Tensor& x, int cp, const Copy& copy) {
+  const int64_t bytes = x.stride(0) * x.element_size() / cp;
+  auto* rows = static_cast<char*>(x.data_ptr());
+  at::parallel_for(0, x.size(0), kGrainRows, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      for (int64_t rank = 0; rank < cp; ++rank)
+        copy(blocks[rank] + t * bytes, rows + (t * cp + rank) * bytes, bytes);
   });
-  return y;
-}
-
-at::Tensor exchange(const at::Tensor& blocks, const Communicator& cp) {
-  at::Tensor received = at::empty_like(blocks);
-  cp.all_to_all(received, blocks);
-  return received;
 }
 
 struct ScatterHeads : torch::autograd::Function<ScatterHeads> {
@@ -111,9 +146,12 @@ struct ScatterHeads : torch::autograd::Function<ScatterHeads> {
                             const Communicator* cp) {
     context->saved_data["layout"] = std::vector<int64_t>{layout.heads, layout.kv_heads, layout.cp};
     context->saved_data["cp"] = reinterpret_cast<int64_t>(cp);
-    const at::Tensor received = exchange(pack_heads(qkv.contiguous(), layout), *cp);
+    const int64_t tokens = qkv.size(0), d = qkv.size(2);
+    const at::Tensor x = qkv.contiguous();
     // Blocks arrive in rank order, which is token order: no second copy.
-    return received.view({-1, layout.block(), qkv.size(2)});
+    return pack_and_exchange({layout.cp, tokens, layout.block(), d}, qkv.options(), *cp,
+                             [&](const RankBlocks& blocks) { pack_heads(x, layout, blocks); })
+        .view({layout.cp * tokens, layout.block(), d});
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
@@ -121,9 +159,12 @@ struct ScatterHeads : torch::autograd::Function<ScatterHeads> {
     const UlyssesHeads layout{saved[0], saved[1], static_cast<int>(saved[2])};
     const auto* cp = reinterpret_cast<const Communicator*>(context->saved_data["cp"].toInt());
     const at::Tensor grad = grads[0].contiguous();
-    const at::Tensor blocks =
-        grad.view({layout.cp, grad.size(0) / layout.cp, layout.block(), grad.size(2)});
-    return {unpack_heads(exchange(blocks, *cp), layout), at::Tensor(), at::Tensor()};
+    const int64_t tokens = grad.size(0) / layout.cp, d = grad.size(2);
+    return {exchange_and_unpack(grad.view({layout.cp, tokens, layout.block(), d}), *cp,
+                                [&](const RankBlocks& blocks) {
+                                  return unpack_heads(blocks, layout, tokens, d, grad.options());
+                                }),
+            at::Tensor(), at::Tensor()};
   }
 };
 
@@ -132,16 +173,25 @@ struct GatherHeads : torch::autograd::Function<GatherHeads> {
                             const Communicator* cp) {
     context->saved_data["cp"] = reinterpret_cast<int64_t>(cp);
     const int64_t tokens = out.size(0) / cp->size(), heads = out.size(1), d = out.size(2);
-    const at::Tensor blocks = out.contiguous().view({cp->size(), tokens, heads * d});
-    return swap_blocks(exchange(blocks, *cp)).view({tokens, cp->size() * heads, d});
+    const at::Tensor send = out.contiguous().view({cp->size(), tokens, heads, d});
+    return exchange_and_unpack(send, *cp, [&](const RankBlocks& blocks) {
+      const at::Tensor x = at::empty({tokens, cp->size() * heads, d}, out.options());
+      for_parts(blocks, x, cp->size(),
+                [](char* block, char* row, int64_t bytes) { std::memcpy(row, block, bytes); });
+      return x;
+    });
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto* cp = reinterpret_cast<const Communicator*>(context->saved_data["cp"].toInt());
     const at::Tensor grad = grads[0].contiguous();
     const int64_t tokens = grad.size(0), heads = grad.size(1) / cp->size(), d = grad.size(2);
-    const at::Tensor blocks = swap_blocks(grad.view({tokens, cp->size(), heads * d}));
-    return {exchange(blocks, *cp).view({cp->size() * tokens, heads, d}), at::Tensor()};
+    const at::Tensor received = pack_and_exchange(
+        {cp->size(), tokens, heads, d}, grad.options(), *cp, [&](const RankBlocks& blocks) {
+          for_parts(blocks, grad, cp->size(),
+                    [](char* block, char* row, int64_t bytes) { std::memcpy(block, row, bytes); });
+        });
+    return {received.view({cp->size() * tokens, heads, d}), at::Tensor()};
   }
 };
 

@@ -64,6 +64,10 @@ class Communicator {
                                       const std::vector<int64_t>& output_rows = {},
                                       const std::vector<int64_t>& input_rows = {}) const;
 
+  /// all_to_all of equal blocks, except that this rank's own block of output is left alone: for
+  /// callers that can write it, or read it from input, without a copy.
+  void exchange_others(at::Tensor output, const at::Tensor& input) const;
+
   void broadcast(at::Tensor tensor, int root) const;
   [[nodiscard]] Work broadcast_async(at::Tensor tensor, int root) const;
 
