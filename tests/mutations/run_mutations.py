@@ -105,9 +105,8 @@ HEAD = """# Mistakes that the tests notice
 
 `tests/mutations/run_mutations.py` wrote this page: it put each mistake into a copy of the sources,
 built it, and ran the tests that should notice it (`NAME.RANKS` in CTest) until one failed, or all
-of them (`--all`). Without a mistake they all pass. Seconds are for building and testing together,
-on two cores that were shared with other work. The mistakes themselves are in
-`tests/mutations/mutations.py`.
+of them (`--all`). Without a mistake they all pass. Seconds are for building and testing together.
+The mistakes themselves are in `tests/mutations/mutations.py`.
 
 """
 
