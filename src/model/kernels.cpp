@@ -63,7 +63,9 @@ ARCHON_INLINE void swiglu_rows(T* y, const T* gate_up, int64_t rows, int64_t wid
 template <class T>
 ARCHON_INLINE void swiglu_backward_rows(T* grad, const T* y_grad, const T* gate_up, int64_t rows,
                                         int64_t width) {
-  for (int64_t r = 0; r < rows; ++r, y_grad += width, gate_up += 2 * width, grad += 2 * width)
+  for (int64_t r = 0; r < rows; ++r, y_grad += width, gate_up += 2 * width, grad += 2 * width) {
+    // Too many rows for the compiler to check that none overlap.
+#pragma GCC ivdep
     for (int64_t i = 0; i < width; ++i) {
       const float gate = to_float(gate_up[i]), up = to_float(gate_up[width + i]);
       const float dy = to_float(y_grad[i]);
@@ -71,6 +73,7 @@ ARCHON_INLINE void swiglu_backward_rows(T* grad, const T* y_grad, const T* gate_
       grad[i] = static_cast<T>(dy * up * sigmoid * (1.0f + gate * (1.0f - sigmoid)));
       grad[width + i] = static_cast<T>(dy * gate * sigmoid);
     }
+  }
 }
 
 // y = R(norm(x)) for one head, R turning (x[i], x[i + half]) by the angle of `cos`, `sin`.
