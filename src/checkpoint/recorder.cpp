@@ -1,6 +1,5 @@
 #include "archon/checkpoint/recorder.hpp"
 
-#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include "archon/comm/rank_zero.hpp"
@@ -8,12 +7,7 @@
 namespace archon {
 
 void ActivationCollector::keep(const std::string& name, const at::Tensor& share) {
-  const Communicator& group = mesh_.model_parallel();
-  const at::Tensor local = share.detach().to(at::kFloat).contiguous();
-  at::Tensor stream = at::empty({local.size(0) * group.size(), local.size(1)}, local.options());
-  // The group's ranks are cp-major, as the shares lie in the stream.
-  group.all_gather(stream, local);
-  streams_[name] = stream;
+  streams_[name] = whole_stream(share.detach().to(at::kFloat), mesh_);
 }
 
 void ActivationCollector::on_hidden(int64_t index, const at::Tensor& hidden) {

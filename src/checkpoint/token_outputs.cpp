@@ -7,6 +7,16 @@
 
 namespace archon {
 
+at::Tensor whole_stream(const at::Tensor& share, const Mesh& mesh) {
+  // The group's ranks are cp-major, as the shares lie in the stream.
+  const Communicator& group = mesh.model_parallel();
+  auto shape = share.sizes().vec();
+  shape[0] *= group.size();
+  at::Tensor stream = at::empty(shape, share.options());
+  group.all_gather(stream, share.contiguous());
+  return stream;
+}
+
 at::Tensor gather_rows_over_dp(const at::Tensor& rows, const Communicator& dp) {
   if (dp.size() == 1) return rows.contiguous();
   const at::Tensor mine = at::tensor({rows.size(0)}, at::kLong);

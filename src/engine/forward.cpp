@@ -27,15 +27,6 @@ at::Tensor token_aligned(const at::Tensor& x) {
   return shifted;
 }
 
-/// Shares of all tp and cp ranks [T/(cp·tp), ...] to the whole stream.
-at::Tensor whole_stream(const at::Tensor& share, const Mesh& mesh) {
-  auto shape = share.sizes().vec();
-  shape[0] *= mesh.model_parallel().size();
-  at::Tensor stream = at::empty(shape, share.options());
-  mesh.model_parallel().all_gather(stream, share.contiguous());
-  return stream;
-}
-
 /// Logits of the whole vocabulary for this cp slice: [T/cp, vocabulary].
 at::Tensor gather_logits(const at::Tensor& local, const Model& model, const Mesh& mesh) {
   const int64_t vocab = model.config().vocab_size;

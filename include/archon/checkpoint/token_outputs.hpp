@@ -37,6 +37,10 @@ class TokenOutputs {
   const Mesh& mesh_;
 };
 
+/// Shares [T/(cp·tp), ...] of all tp and cp ranks to the whole stream [T, ...], on each of them.
+/// Collective over the model-parallel group.
+at::Tensor whole_stream(const at::Tensor& share, const Mesh& mesh);
+
 /// Rows of all dp ranks, concatenated in dp order; each rank may give another number of rows.
 /// Collective over dp.
 at::Tensor gather_rows_over_dp(const at::Tensor& rows, const Communicator& dp);
