@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "archon/base/activity.hpp"
 #include "archon/base/error.hpp"
 #include "archon/comm/watchdog.hpp"
 #include "reduce.hpp"
@@ -60,20 +61,37 @@ Communicator::Communicator(MpiComm comm, std::string name)
 
 Communicator Communicator::self() { return Communicator(MpiComm(), "self"); }
 
+Traffic& Traffic::operator+=(const Traffic& other) {
+  bytes += other.bytes;
+  messages += other.messages;
+  return *this;
+}
+
 // Blocking: start and finish under one watchdog scope. Asynchronous: start now, finish in wait.
 template <class Start, class Finish>
-Work Communicator::launch(const char* operation, bool async, Start start, Finish finish) const {
+Work Communicator::launch(const char* operation, const Traffic& sent, bool async, Start start,
+                          Finish finish) const {
   const int64_t number = ++started_;
+  sent_ += sent;
+  const char* const axis = name_->c_str();
+  const TraceDetail detail = {.axis = axis, .bytes = sent.bytes};
   if (!async) {
-    const CollectiveScope scope(operation, name_->c_str(), number);
+    const ActivityScope activity(Activity::communication, operation, detail);
+    const CollectiveScope scope(operation, axis, number);
     start();
     finish();
     return Work();
   }
-  start();
-  return Work([operation, axis = name_->c_str(), number, finish = std::move(finish)] {
+  const TraceOperation under_way(operation, detail);
+  {
+    const ActivityScope activity(Activity::communication, "start", {.axis = axis});
+    start();
+  }
+  return Work([operation, axis, number, under_way, finish = std::move(finish)] {
+    const ActivityScope activity(Activity::communication, "wait", {.axis = axis});
     const CollectiveScope scope(operation, axis, number);
     finish();
+    under_way.complete();
   });
 }
 
@@ -90,7 +108,7 @@ Work Communicator::all_reduce_impl(at::Tensor tensor, ReduceOp op, bool async) c
     const at::Tensor all = at::empty({size_, flat.numel()}, flat.options());
     const Blocks blocks(std::vector<int64_t>(size_, flat.numel()));
     return launch(
-        "all_reduce", async,
+        "all_reduce", to_others(flat.nbytes() * (size_ - 1)), async,
         [=] { transfer->all_gather(flat.const_data_ptr(), all.data_ptr(), blocks, element_size); },
         [=] {
           transfer->wait();
@@ -104,8 +122,11 @@ Work Communicator::all_reduce_impl(at::Tensor tensor, ReduceOp op, bool async) c
   const Blocks blocks(counts);
   const int64_t mine = blocks.counts[rank_];
   const at::Tensor parts = at::empty({size_, mine}, flat.options());
+  const auto own_bytes = static_cast<int64_t>(mine * element_size);
+  Traffic sent = to_others(static_cast<int64_t>(flat.nbytes()) - own_bytes);
+  sent += to_others(own_bytes * (size_ - 1));
   return launch(
-      "all_reduce", async,
+      "all_reduce", sent, async,
       [=, this] {
         if (larger == 0)
           transfer->all_to_all_even(flat.const_data_ptr(), parts.data_ptr(), base, element_size);
@@ -137,7 +158,7 @@ Work Communicator::all_gather_impl(at::Tensor output, const at::Tensor& input,
   }
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
-      "all_gather", async,
+      "all_gather", to_others(input.nbytes() * (size_ - 1)), async,
       [=] {
         transfer->all_gather(input.const_data_ptr(), output.data_ptr(), blocks,
                              input.element_size());
@@ -164,7 +185,7 @@ Work Communicator::reduce_scatter_impl(at::Tensor output, const at::Tensor& inpu
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   const at::Tensor parts = at::empty({size_, mine}, input.options());
   return launch(
-      "reduce_scatter", async,
+      "reduce_scatter", to_others((input.numel() - mine) * input.element_size()), async,
       [=, this] {
         if (even)
           transfer->all_to_all_even(input.const_data_ptr(), parts.data_ptr(), mine,
@@ -199,7 +220,7 @@ Work Communicator::all_to_all_impl(at::Tensor output, const at::Tensor& input,
   }
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
-      "all_to_all", async,
+      "all_to_all", to_others((in.total() - in.counts[rank_]) * input.element_size()), async,
       [=] {
         if (even)
           transfer->all_to_all_even(input.const_data_ptr(), output.data_ptr(), in.counts.front(),
@@ -220,7 +241,7 @@ void Communicator::exchange_others(at::Tensor output, const at::Tensor& input) c
   const int64_t block = blocks_of(input, {}, size_, "exchange_others").counts.front();
   Transfer transfer(comm_.get(), /*async=*/false, max_count_);
   launch(
-      "exchange_others", /*async=*/false,
+      "exchange_others", to_others((input.numel() - block) * input.element_size()), /*async=*/false,
       [&] {
         transfer.exchange_others(input.const_data_ptr(), output.data_ptr(), block,
                                  input.element_size());
@@ -232,8 +253,9 @@ Work Communicator::broadcast_impl(at::Tensor tensor, int root, bool async) const
   check_tensor(tensor, "broadcast");
   if (size_ == 1) return Work();
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
+  const Traffic sent = rank_ == root ? to_others(tensor.nbytes() * (size_ - 1)) : Traffic();
   return launch(
-      "broadcast", async,
+      "broadcast", sent, async,
       [=] { transfer->broadcast(tensor.data_ptr(), tensor.numel(), tensor.element_size(), root); },
       [transfer, tensor] { transfer->wait(); });
 }
@@ -242,7 +264,7 @@ Work Communicator::barrier_impl(bool async) const {
   if (size_ == 1) return Work();
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
-      "barrier", async, [=] { transfer->barrier(); }, [transfer] { transfer->wait(); });
+      "barrier", Traffic(), async, [=] { transfer->barrier(); }, [transfer] { transfer->wait(); });
 }
 
 void Communicator::all_reduce(at::Tensor tensor, ReduceOp op) const {

@@ -82,4 +82,13 @@ Mesh::Mesh(MeshShape shape, MPI_Comm world)
       model_parallel_(cart_sub(world_.mpi(), {0, 1, 1}, "model_parallel")),
       shard_group_(cart_sub(world_.mpi(), {1, 1, 0}, "shard_group")) {}
 
+std::array<AxisTraffic, 6> Mesh::traffic() const {
+  return {{{"world", world_.traffic()},
+           {"dp", dp_.traffic()},
+           {"cp", cp_.traffic()},
+           {"tp", tp_.traffic()},
+           {"model_parallel", model_parallel_.traffic()},
+           {"shard", shard_group_.traffic()}}};
+}
+
 }  // namespace archon

@@ -14,6 +14,29 @@ namespace archon {
 
 enum class ReduceOp { sum, max, min };
 
+/// What one rank sent. A message is one block sent from this rank to one other rank; blocks that
+/// stay on the rank are not counted. This is what the algorithm needs, not what MPI does inside.
+///
+/// On n ranks, at each rank:
+///   all_to_all, exchange_others   n-1 messages: the blocks of the others
+///   all_gather                    n-1 messages of the own block (as if each went directly)
+///   reduce_scatter                n-1 messages: the blocks of the others, in the input's type
+///   all_reduce                    up to 4 KiB n-1 messages of the whole tensor; above, a
+///                                 reduce_scatter and an all_gather of balanced blocks
+///   broadcast                     root: n-1 messages of the whole tensor; others: none
+///   barrier                       none
+/// Groups of one rank send nothing.
+struct Traffic {
+  int64_t bytes = 0;
+  int64_t messages = 0;
+
+  Traffic& operator+=(const Traffic& other);
+  friend Traffic operator-(const Traffic& a, const Traffic& b) {
+    return {a.bytes - b.bytes, a.messages - b.messages};
+  }
+  friend bool operator==(const Traffic&, const Traffic&) = default;
+};
+
 /// A group of ranks that exchange host tensors over MPI.
 ///
 /// All tensors are contiguous CPU tensors; types float32, float64, bfloat16, float16, the
@@ -37,6 +60,8 @@ class Communicator {
   int size() const { return size_; }
   const std::string& name() const { return *name_; }
   MPI_Comm mpi() const { return comm_.get(); }
+  /// What this rank sent over this group so far; an asynchronous operation counts when it starts.
+  const Traffic& traffic() const { return sent_; }
 
   /// In place, any shape.
   void all_reduce(at::Tensor tensor, ReduceOp op = ReduceOp::sum) const;
@@ -94,7 +119,10 @@ class Communicator {
   Work broadcast_impl(at::Tensor tensor, int root, bool async) const;
   Work barrier_impl(bool async) const;
   template <class Start, class Finish>
-  Work launch(const char* operation, bool async, Start start, Finish finish) const;
+  Work launch(const char* operation, const Traffic& sent, bool async, Start start,
+              Finish finish) const;
+  /// n-1 messages with so many bytes in all.
+  Traffic to_others(int64_t bytes) const { return {bytes, size_ - 1}; }
 
   MpiComm comm_;
   const std::string* name_;  // interned: the watchdog may read it after the Communicator is gone
@@ -102,6 +130,7 @@ class Communicator {
   int size_ = 1;
   int64_t max_count_ = INT32_MAX;
   mutable int64_t started_ = 0;
+  mutable Traffic sent_;
 };
 
 }  // namespace archon

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <string>
 
 #include "archon/comm/communicator.hpp"
@@ -20,6 +21,12 @@ MeshShape resolve_mesh_shape(MeshShape shape, int world_size);
 
 /// "dp 2 x cp 2 x tp 1"
 std::string to_string(const MeshShape& shape);
+
+/// What one rank sent over one group of the mesh.
+struct AxisTraffic {
+  const char* axis;  ///< "world", "dp", "cp", "tp", "model_parallel" or "shard"
+  Traffic sent;
+};
 
 /// The Cartesian communicator of shape (dp, cp, tp) and its sub-communicators.
 ///
@@ -44,6 +51,9 @@ class Mesh {
   const Communicator& model_parallel() const { return model_parallel_; }
   /// The dp × cp ranks with one tp_rank.
   const Communicator& shard_group() const { return shard_group_; }
+
+  /// What this rank sent so far over each of the six groups.
+  std::array<AxisTraffic, 6> traffic() const;
 
   bool is_data_parallel_head() const { return model_parallel_.rank() == 0; }
 
