@@ -3,9 +3,6 @@
 //
 //   [mpiexec -n N] bench_train_step [--config FILE] [--dtype float32|bfloat16] [--dp D] [--cp C]
 //       [--tp T] [--tokens N] [--steps N] [--warmup N] [--threads N] [--json FILE]
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -18,11 +15,12 @@
 #include <numeric>
 
 #include "archon/base/error.hpp"
+#include "archon/engine/flop.hpp"
+#include "archon/engine/gemm_peak.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/engine/train_step.hpp"
 #include "archon/io/hdf5.hpp"
 #include "archon/model/plugin_loader.hpp"
-#include "archon/parallel/matmul.hpp"
 #include "measure.hpp"
 
 namespace fs = std::filesystem;
@@ -34,6 +32,7 @@ namespace {
 
 constexpr uint64_t kSeed = 7;
 constexpr int64_t kLengths[] = {512, 384, 128, 1024};  // cycled
+constexpr double kPeakSeconds = 0.5;                   // for each kind of product
 
 struct Settings {
   std::string config, dtype, json;
@@ -129,46 +128,6 @@ void write_dataset(const std::string& path, const std::vector<int64_t>& lengths,
   file.flush();
 }
 
-/// FLOP of a step: 6 per parameter of a matrix product and token, and causal attention.
-double step_flop(const DecoderConfig& config, int64_t parameters,
-                 const std::vector<int64_t>& lengths, int dp) {
-  const int64_t lookup = config.tied_embeddings ? 0 : config.vocab_size * config.hidden_size;
-  const double width = static_cast<double>(config.num_heads * config.head_dim);
-  double flop = 0;
-  for (const int64_t length : lengths) {
-    const double n = static_cast<double>(length);
-    flop += 6.0 * static_cast<double>(parameters - lookup) * n +
-            6.0 * static_cast<double>(config.num_layers) * width * n * n;
-  }
-  return flop * dp;
-}
-
-/// The fastest matrix product this machine offers to all ranks at a time.
-class GemmPeak {
- public:
-  explicit GemmPeak(at::ScalarType dtype)
-      : a_(at::randn({kSize, kSize}, dtype)),
-        b_(at::randn({kSize, kSize}, dtype)),
-        c_(at::empty_like(a_)) {}
-
-  /// GFLOP/s over all ranks: the faster of LibTorch's default and oneDNN.
-  double measure(const Communicator& world) {
-    const double time =
-        std::min(seconds(world, [&] { repeat([&] { at::mm_out(c_, a_, b_.t()); }); }),
-                 seconds(world, [&] { repeat([&] { matmul_nt(a_, b_); }); }));
-    return 2e-9 * kSize * kSize * kSize * kRepetitions * world.size() / time;
-  }
-
- private:
-  static constexpr int64_t kSize = 2048;
-  static constexpr int kRepetitions = 5;
-  template <class Body>
-  static void repeat(const Body& body) {
-    for (int i = 0; i < kRepetitions; ++i) body();
-  }
-  at::Tensor a_, b_, c_;
-};
-
 struct Measured {
   std::vector<double> step, peak;  // seconds; GFLOP/s (one more)
   double first_loss = 0, last_loss = 0;
@@ -190,10 +149,10 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
   const auto optimizer = make_optimizer(options, *loaded.model, loaded.spec->adapter);
   std::vector<int64_t> sequences(batcher.dataset().size());
   std::iota(sequences.begin(), sequences.end(), 0);
-  GemmPeak peak(options.run.dtype);
+  const GemmPeak peak(options.run.dtype);
   Measured result;
   for (int step = -settings.warmup; step < settings.steps; ++step) {
-    if (step == 0) result.peak.push_back(peak.measure(mesh.world()));
+    if (step == 0) result.peak.push_back(peak.measure(mesh.world(), kPeakSeconds));
     const int64_t faults = minor_faults();
     StepResult done;
     const double time = seconds(mesh.world(), [&] {
@@ -204,7 +163,7 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
     if (step < 0) continue;
     result.faults += (minor_faults() - faults) / settings.steps;
     result.step.push_back(time);
-    result.peak.push_back(peak.measure(mesh.world()));
+    result.peak.push_back(peak.measure(mesh.world(), kPeakSeconds));
   }
   return result;
 }
@@ -270,7 +229,9 @@ void run(const Settings& settings, MpiEnvironment& mpi) {
   const Measured measured =
       measure(settings, train_options(settings, folder / "data.h5"), loaded, mesh);
   const int64_t parameters = count_parameters(*loaded.model);
-  const double flop = step_flop(loaded.model->config(), parameters, lengths, mesh.shape().dp);
+  const TrainingFlop training(loaded.model->config());
+  double flop = 0;
+  for (const int64_t length : lengths) flop += training.of_sequence(length) * mesh.shape().dp;
   const Json row = report(settings, mesh, measured, flop, parameters);
   if (mpi.world_rank() != 0) return;
   print(row);

@@ -57,6 +57,10 @@ void add_optimizer_options(OptionSet& options, TrainOptions& train) {
               "parameters without weight decay: a glob of HuggingFace names");
   options.add("clip-grad-norm", number(train.clip_grad_norm, kNotNegative),
               "largest global gradient norm; larger gradients are scaled down; 0 = off");
+  options.add(
+      "max-skipped-steps", integer<int64_t>(train.max_skipped_steps, 0),
+      "end the run with exit code 3 after so many steps in a row whose gradient norm is not "
+      "finite (such steps change no weight); 0 = never");
 }
 
 void add_evaluation_options(OptionSet& options, TrainOptions& train) {
@@ -89,6 +93,14 @@ void add_record_options(OptionSet& options, TrainOptions& train) {
               "tensors to record");
 }
 
+void add_profile_options(OptionSet& options, TrainOptions& train) {
+  ProfileOptions& profile = train.profile;
+  options.group("Profile, for chrome://tracing or ui.perfetto.dev");
+  options.add("profile", text(profile.file, "FILE"),
+              "JSON file for a trace: what each rank does when, one track a rank");
+  options.add("profile-steps", step_range(profile.first_step, profile.last_step), "steps to trace");
+}
+
 }  // namespace
 
 void add_train_options(OptionSet& options, TrainOptions& train) {
@@ -101,6 +113,7 @@ void add_train_options(OptionSet& options, TrainOptions& train) {
   add_optimizer_options(options, train);
   add_evaluation_options(options, train);
   add_record_options(options, train);
+  add_profile_options(options, train);
   add_mesh_options(options, train.run);
 }
 

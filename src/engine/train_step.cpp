@@ -7,6 +7,7 @@
 #include <map>
 
 #include "archon/base/log.hpp"
+#include "archon/base/trace.hpp"
 #include "archon/optim/clip.hpp"
 #include "archon/optim/gradients.hpp"
 
@@ -61,8 +62,11 @@ double accumulate_gradients(const TrainOptions& options, const LoadedModel& load
     ActivationCollector collector(mesh);
     const MicroBatchLoss part =
         objective(*loaded.model, mesh, batch, scale, record_activations ? &collector : nullptr);
-    part.loss.backward();
-    for (Parameter* parameter : loaded.model->parameters()) parameter->collect_grad();
+    {
+      const TraceSpan span("backward");
+      part.loss.backward();
+      for (Parameter* parameter : loaded.model->parameters()) parameter->collect_grad();
+    }
     loss += part.share;
     if (record_activations) recorder->activations(collector.take(), places.of(batch));
   }
@@ -108,8 +112,11 @@ StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, co
   result.targets = global_targets(batches, mesh);
   result.loss =
       accumulate_gradients(options, loaded, mesh, batches, result.targets, places, recorder);
-  reduce_gradients(parameters, mesh);
-  result.grad_norm = gradient_norm(parameters, mesh);
+  {
+    const TraceSpan span("reduce");
+    reduce_gradients(parameters, mesh);
+    result.grad_norm = gradient_norm(parameters, mesh);
+  }
   if (recorder != nullptr) record_before_step(options.record, result, *recorder);
 
   if (result.targets == 0) {
@@ -117,6 +124,7 @@ StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, co
   } else if (!std::isfinite(result.grad_norm)) {
     log::warning("the gradient norm is {}: no step is taken", result.grad_norm);
   } else {
+    const TraceSpan span("optimizer");
     optimizer.step(lr, clip_coefficient(result.grad_norm, options.clip_grad_norm));
     for (Parameter* parameter : parameters) parameter->refresh_value();
     result.stepped = true;

@@ -37,6 +37,12 @@ struct RecordOptions {
   }
 };
 
+/// What --profile writes and when.
+struct ProfileOptions {
+  std::string file;  ///< empty = no profile
+  int64_t first_step = 2, last_step = 4;
+};
+
 struct TrainOptions {
   RunOptions run;
   std::string output;
@@ -50,9 +56,11 @@ struct TrainOptions {
   AdamWOptions adamw;
   std::vector<std::string> no_decay;  ///< glob patterns of HF names
   double clip_grad_norm = 1.0;        ///< 0 = off
+  int64_t max_skipped_steps = 10;     ///< in a row, for a norm that is not finite; 0 = any number
   LrSchedule schedule;                ///< total_steps is filled in by the trainer
   bool resume_auto = true;            ///< false (--resume none): refuse a used output folder
   RecordOptions record;
+  ProfileOptions profile;
   std::string eval_data;
   int64_t eval_every = 0;
   bool save_hf = true;  ///< write OUTPUT/hf at the end
