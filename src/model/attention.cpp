@@ -6,6 +6,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/model/ops.hpp"
+#include "archon/parallel/recompute.hpp"
 
 namespace archon {
 namespace {
@@ -30,26 +31,36 @@ QueryKeyValue split_heads(const at::Tensor& qkv, int64_t begin, int64_t length, 
           heads_of(qkv, begin, length, heads + kv_heads, kv_heads)};
 }
 
+/// The output [tokens, heads, head_dim], and each sequence's log-sum-exp.
+variable_list attend(const at::Tensor& qkv, const std::vector<int64_t>& cu_seqlens, int64_t heads,
+                     int64_t kv_heads) {
+  variable_list results = {at::empty({qkv.size(0), heads, qkv.size(2)}, qkv.options())};
+  const at::Tensor out = results.front();
+  for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {
+    const int64_t begin = cu_seqlens[i], length = cu_seqlens[i + 1] - begin;
+    const auto [query, key, value] = split_heads(qkv, begin, length, heads, kv_heads);
+    const auto [result, log_sum_exp] = at::_scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, /*dropout_p=*/0.0, /*is_causal=*/true);
+    heads_of(out, begin, length, 0, heads).copy_(result);
+    results.push_back(log_sum_exp);
+  }
+  out.narrow(0, cu_seqlens.back(), out.size(0) - cu_seqlens.back()).zero_();
+  return results;
+}
+
 /// Walks the sequences: LibTorch's flash attention on each one's rows, no mask, no padding.
 struct PackedAttention : torch::autograd::Function<PackedAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
                             const std::vector<int64_t>& cu_seqlens, int64_t heads,
                             int64_t kv_heads) {
-    at::Tensor out = at::empty({qkv.size(0), heads, qkv.size(2)}, qkv.options());
-    variable_list saved = {qkv, out};
-    for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {
-      const int64_t begin = cu_seqlens[i], length = cu_seqlens[i + 1] - begin;
-      const auto [query, key, value] = split_heads(qkv, begin, length, heads, kv_heads);
-      const auto [result, log_sum_exp] = at::_scaled_dot_product_flash_attention_for_cpu(
-          query, key, value, /*dropout_p=*/0.0, /*is_causal=*/true);
-      heads_of(out, begin, length, 0, heads).copy_(result);
-      saved.push_back(log_sum_exp);
-    }
-    out.narrow(0, cu_seqlens.back(), out.size(0) - cu_seqlens.back()).zero_();
+    const variable_list results =
+        recomputation::reuse([&] { return attend(qkv, cu_seqlens, heads, kv_heads); });
+    variable_list saved = {qkv};
+    saved.insert(saved.end(), results.begin(), results.end());
     context->save_for_backward(saved);
     context->saved_data["cu_seqlens"] = cu_seqlens;
     context->saved_data["kv_heads"] = kv_heads;
-    return out;
+    return results.front();
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
