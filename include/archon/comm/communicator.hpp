@@ -12,6 +12,8 @@
 
 namespace archon {
 
+class Transfer;
+
 enum class ReduceOp { sum, max, min };
 
 /// A group of ranks that exchange host tensors over MPI.
@@ -95,7 +97,8 @@ class Communicator {
   Work broadcast_impl(at::Tensor tensor, int root, bool async) const;
   Work barrier_impl(bool async) const;
   template <class Start, class Finish>
-  Work launch(const char* operation, bool async, Start start, Finish finish) const;
+  Work launch(const char* operation, Transfer& transfer, bool async, Start start,
+              Finish finish) const;
 
   MpiComm comm_;
   const std::string* name_;  // interned: the watchdog may read it after the Communicator is gone
