@@ -2,20 +2,14 @@
 
 #include <ATen/ops/empty.h>
 
-#include <set>
-
 #include "archon/base/error.hpp"
+#include "archon/base/intern.hpp"
 #include "archon/comm/watchdog.hpp"
 #include "reduce.hpp"
 #include "transfer.hpp"
 
 namespace archon {
 namespace {
-
-const std::string* intern(const std::string& name) {
-  static std::set<std::string> names;
-  return &*names.insert(name).first;
-}
 
 void check_tensor(const at::Tensor& tensor, const char* operation) {
   ARCHON_ENSURE(tensor.defined() && tensor.device().is_cpu() && tensor.is_contiguous(),
@@ -66,14 +60,14 @@ Work Communicator::launch(const char* operation, Transfer& transfer, bool async,
                           Finish finish) const {
   const int64_t number = ++started_;
   if (!async) {
-    const CollectiveScope scope(operation, name_->c_str(), number);
+    const CollectiveScope scope(operation, name_, number);
     start();
     finish();
     return Work();
   }
   start();
   transfer.started();
-  return Work([operation, axis = name_->c_str(), number, finish = std::move(finish)] {
+  return Work([operation, axis = name_, number, finish = std::move(finish)] {
     const CollectiveScope scope(operation, axis, number);
     finish();
   });

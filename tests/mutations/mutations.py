@@ -97,8 +97,8 @@ MUTATIONS = [
     Mutation(
         "values used before they were gathered",
         "src/parallel/parameter_unit.cpp",
-        "  prefetch();\n  gathering_.wait();\n",
-        "  prefetch();\n",
+        "  if (!present_) start_gather();\n  gathering_.wait();\n",
+        "  if (!present_) start_gather();\n",
         ("sharding.2", "golden.2"),
     ),
     Mutation(

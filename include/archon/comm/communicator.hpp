@@ -37,7 +37,7 @@ class Communicator {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
-  const std::string& name() const { return *name_; }
+  std::string name() const { return name_; }
   MPI_Comm mpi() const { return comm_.get(); }
 
   /// In place, any shape.
@@ -101,7 +101,7 @@ class Communicator {
               Finish finish) const;
 
   MpiComm comm_;
-  const std::string* name_;  // interned: the watchdog may read it after the Communicator is gone
+  const char* name_;  // interned: the watchdog may read it after the Communicator is gone
   int rank_ = 0;
   int size_ = 1;
   int64_t max_count_ = INT32_MAX;
