@@ -201,13 +201,8 @@ MUTATIONS = [
     Mutation(
         "sequence of length 1: is skipped by attention",
         "src/model/attention.cpp",
-        "      const auto [result, log_sum_exp] =",
-        "      if (length == 1) {\n"
-        "        heads_of(out, begin, length, 0, heads).zero_();\n"
-        "        saved.push_back(at::empty({1, heads, 1}, at::kFloat));\n"
-        "        continue;\n"
-        "      }\n"
-        "      const auto [result, log_sum_exp] =",
+        "blocks = kernels::attention_blocks(length);",
+        "blocks = length == 1 ? 0 : kernels::attention_blocks(length);",
         ("ops.1",),
     ),
     Mutation(
@@ -264,6 +259,27 @@ MUTATIONS = [
         "src/model/attention.cpp",
         "    qkv_grad.narrow(0, cu_seqlens.back(), qkv.size(0) - cu_seqlens.back()).zero_();\n",
         "",
+        ("ops.1",),
+    ),
+    Mutation(
+        "key gradients of one query head only",
+        "src/model/attention.cpp",
+        "key_value.stride(1), group, d);",
+        "key_value.stride(1), 1, d);",
+        ("ops.1",),
+    ),
+    Mutation(
+        "attention's backward does not mask later keys",
+        "src/model/attention_tiles.inc",
+        "    if (diagonal) weight =",
+        "    if (false) weight =",
+        ("ops.1",),
+    ),
+    Mutation(
+        "sums of earlier keys not scaled to the new maximum",
+        "src/model/attention_tiles.inc",
+        "*= state.factor[q];",
+        "*= 1;",
         ("ops.1",),
     ),
     # Losses
