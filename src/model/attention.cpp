@@ -8,8 +8,8 @@
 
 #include "archon/base/error.hpp"
 #include "archon/model/ops.hpp"
+#include "archon/parallel/dispatch.hpp"
 #include "attention_kernels.hpp"
-#include "dispatch.hpp"
 #include "kernels.hpp"
 
 namespace archon {

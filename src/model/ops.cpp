@@ -15,7 +15,7 @@
 #include <optional>
 
 #include "archon/base/error.hpp"
-#include "dispatch.hpp"
+#include "archon/parallel/dispatch.hpp"
 #include "kernels.hpp"
 
 namespace archon {

@@ -321,8 +321,8 @@ MUTATIONS = [
     Mutation(
         "tp ranks cut their chunks differently",
         "src/loss/log_probs.cpp",
-        "even_range(head.vocab_size, head.tp.size(), 0).size()",
-        "head.weight.size(0) * (1 + head.tp.rank() * 1000)",
+        "logit_chunk_tokens(head.weight.size(1))",
+        "logit_chunk_tokens(head.weight.size(1)) + head.tp.rank()",
         ("loss.2",),
     ),
     # Tensor parallelism and collectives

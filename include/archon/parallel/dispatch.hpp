@@ -7,7 +7,8 @@
 
 namespace archon {
 
-/// Calls f with a null pointer of the tensor's element type.
+/// Calls f with a null pointer of the element type of x, float or BFloat16: those that models
+/// compute in. RuntimeFailure for any other.
 template <class F>
 void dispatch(const at::Tensor& x, F&& f) {
   switch (x.scalar_type()) {
