@@ -153,7 +153,8 @@ Work Communicator::reduce_scatter_impl(at::Tensor output, const at::Tensor& inpu
   const bool even = rows.empty();
   const Blocks blocks = blocks_of(input, std::move(rows), size_, "reduce_scatter");
   const int64_t mine = blocks.counts[rank_];
-  ARCHON_ENSURE(mine == output.numel() && output.scalar_type() == input.scalar_type(),
+  const bool widens = output.scalar_type() == at::kFloat && c10::isReducedFloatingType(input.scalar_type());
+  ARCHON_ENSURE(mine == output.numel() && (widens || output.scalar_type() == input.scalar_type()),
                 "reduce_scatter: the output ({} elements) is not this rank's block of the input "
                 "({})",
                 output.numel(), mine);

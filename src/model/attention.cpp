@@ -9,6 +9,7 @@
 #include "archon/base/error.hpp"
 #include "archon/model/ops.hpp"
 #include "archon/parallel/dispatch.hpp"
+#include "archon/parallel/recompute.hpp"
 #include "attention_kernels.hpp"
 #include "kernels.hpp"
 
@@ -95,26 +96,34 @@ int64_t padded_tokens(const std::vector<int64_t>& cu_seqlens) {
   return blocks * kAttentionBlock;
 }
 
+/// The output [tokens, heads, head_dim] and its log-sum-exp [heads, tokens].
+variable_list attend(const at::Tensor& qkv, const std::vector<int64_t>& cu_seqlens, int64_t heads,
+                     int64_t kv_heads) {
+  const int64_t tokens = qkv.size(0), d = qkv.size(2), stride = heads * d;
+  const at::Tensor out = at::empty({tokens, heads, d}, qkv.options());
+  const at::Tensor log_sum_exp = at::empty({heads, tokens}, at::kFloat);
+  dispatch(qkv, [&]<class T>(T*) {
+    for_tasks(make_tasks(cu_seqlens, heads, true), d, [&](const Task& task, float* scratch) {
+      kernels::attention_kernels<T>().forward(
+          head_of<T>(qkv, task, heads, kv_heads), task.block,
+          out.data_ptr<T>() + task.begin * stride + task.head * d, stride,
+          log_sum_exp.data_ptr<float>() + task.head * tokens + task.begin, scratch);
+    });
+  });
+  out.narrow(0, cu_seqlens.back(), out.size(0) - cu_seqlens.back()).zero_();
+  return {out, log_sum_exp};
+}
+
 struct PackedAttention : torch::autograd::Function<PackedAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
                             const std::vector<int64_t>& cu_seqlens, int64_t heads,
                             int64_t kv_heads) {
-    const int64_t tokens = qkv.size(0), d = qkv.size(2), stride = heads * d;
-    at::Tensor out = at::empty({tokens, heads, d}, qkv.options());
-    at::Tensor log_sum_exp = at::empty({heads, tokens}, at::kFloat);
-    dispatch(qkv, [&]<class T>(T*) {
-      for_tasks(make_tasks(cu_seqlens, heads, true), d, [&](const Task& task, float* scratch) {
-        kernels::attention_kernels<T>().forward(
-            head_of<T>(qkv, task, heads, kv_heads), task.block,
-            out.data_ptr<T>() + task.begin * stride + task.head * d, stride,
-            log_sum_exp.data_ptr<float>() + task.head * tokens + task.begin, scratch);
-      });
-    });
-    out.narrow(0, cu_seqlens.back(), out.size(0) - cu_seqlens.back()).zero_();
-    context->save_for_backward({qkv, out, log_sum_exp});
+    const variable_list results =
+        recomputation::reuse([&] { return attend(qkv, cu_seqlens, heads, kv_heads); });
+    context->save_for_backward({qkv, results[0], results[1]});
     context->saved_data["cu_seqlens"] = cu_seqlens;
     context->saved_data["kv_heads"] = kv_heads;
-    return out;
+    return results[0];
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {

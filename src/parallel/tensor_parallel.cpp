@@ -77,13 +77,19 @@ struct PartialEmbedding : torch::autograd::Function<PartialEmbedding> {
 }  // namespace
 
 at::Tensor column_parallel_linear(const at::Tensor& x, const at::Tensor& weight,
-                                  const at::Tensor& bias, const Communicator& tp) {
-  return archon::linear(differentiable::all_gather(x, tp), weight, bias);
+                                  const at::Tensor& bias, const Communicator& tp,
+                                  WhenRecomputed use) {
+  return archon::linear(differentiable::all_gather(x, tp), weight, bias, use);
 }
 
 at::Tensor row_parallel_linear(const at::Tensor& x, const at::Tensor& weight,
-                               const Communicator& tp) {
-  return differentiable::reduce_scatter(archon::linear(x, weight), tp);
+                               const Communicator& tp, WhenRecomputed use) {
+  if (tp.size() == 1) return archon::linear(x, weight, {}, use);
+  // The sum over tp is what is kept; then its parts are not needed again.
+  const bool kept = use == WhenRecomputed::reuse && recomputation::keeps_results();
+  const auto partial =
+      use == WhenRecomputed::skip || kept ? WhenRecomputed::skip : WhenRecomputed::compute;
+  return differentiable::reduce_scatter(archon::linear(x, weight, {}, partial), tp, {}, use);
 }
 
 at::Tensor vocab_parallel_embedding(const at::Tensor& tokens, const at::Tensor& table,

@@ -99,12 +99,12 @@ struct Run {
   std::string record() const { return output() + "-record.h5"; }
   TrainOptions options() const {
     TrainOptions options;
-    options.run = {golden_folder(model) + "/model",
-                   data_file(batch),
-                   shape,
-                   dtype,
-                   micro_batch_tokens,
-                   pad_limit};
+    options.run = {.model = golden_folder(model) + "/model",
+                   .data = data_file(batch),
+                   .mesh = shape,
+                   .dtype = dtype,
+                   .micro_batch_tokens = micro_batch_tokens,
+                   .pad_limit = pad_limit};
     options.output = output();
     options.steps = steps;
     options.batch_sequences = batch.sequences_per_step;

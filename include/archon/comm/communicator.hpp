@@ -49,7 +49,8 @@ class Communicator {
   [[nodiscard]] Work all_gather_async(at::Tensor output, const at::Tensor& input,
                                       const std::vector<int64_t>& rows = {}) const;
 
-  /// output = this rank's block of rows of the sum of all inputs. `rows` as in all_gather.
+  /// output = this rank's block of rows of the sum of all inputs. `rows` as in all_gather. The
+  /// output may be float32 where the input is bfloat16 or float16: then nothing is rounded.
   void reduce_scatter(at::Tensor output, const at::Tensor& input,
                       const std::vector<int64_t>& rows = {}) const;
   [[nodiscard]] Work reduce_scatter_async(at::Tensor output, const at::Tensor& input,
