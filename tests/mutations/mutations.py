@@ -279,13 +279,8 @@ MUTATIONS = [
     Mutation(
         "sequence of length 1: is skipped by attention",
         "src/model/attention.cpp",
-        "      const auto [result, log_sum_exp] =",
-        "      if (length == 1) {\n"
-        "        heads_of(out, begin, length, 0, heads).zero_();\n"
-        "        saved.push_back(at::empty({1, heads, 1}, at::kFloat));\n"
-        "        continue;\n"
-        "      }\n"
-        "      const auto [result, log_sum_exp] =",
+        "blocks = kernels::attention_blocks(length);",
+        "blocks = length == 1 ? 0 : kernels::attention_blocks(length);",
         ("ops.1",),
     ),
     Mutation(
@@ -344,6 +339,27 @@ MUTATIONS = [
         "",
         ("ops.1",),
     ),
+    Mutation(
+        "key gradients of one query head only",
+        "src/model/attention.cpp",
+        "key_value.stride(1), group, d);",
+        "key_value.stride(1), 1, d);",
+        ("ops.1",),
+    ),
+    Mutation(
+        "attention's backward does not mask later keys",
+        "src/model/attention_tiles.inc",
+        "    if (diagonal) weight =",
+        "    if (false) weight =",
+        ("ops.1",),
+    ),
+    Mutation(
+        "sums of earlier keys not scaled to the new maximum",
+        "src/model/attention_tiles.inc",
+        "*= state.factor[q];",
+        "*= 1;",
+        ("ops.1",),
+    ),
     # Losses
     Mutation(
         "loss not summed over cp",
@@ -383,8 +399,8 @@ MUTATIONS = [
     Mutation(
         "tp ranks cut their chunks differently",
         "src/loss/log_probs.cpp",
-        "even_range(head.vocab_size, head.tp.size(), 0).size()",
-        "head.weight.size(0) * (1 + head.tp.rank() * 1000)",
+        "logit_chunk_tokens(head.weight.size(1))",
+        "logit_chunk_tokens(head.weight.size(1)) + head.tp.rank()",
         ("loss.2",),
     ),
     # Tensor parallelism and collectives
