@@ -60,11 +60,11 @@ void GoldenRecorder::grad_norm(double norm) {
 }
 
 void GoldenRecorder::gradients() {
-  write_tensors("gradients", [](const Parameter& p) -> const at::Tensor& { return p.grad(); });
+  write_tensors("gradients", [](const Parameter& p) { return p.grad(); });
 }
 
 void GoldenRecorder::weights() {
-  write_tensors("weights", [](const Parameter& p) -> const at::Tensor& { return p.master(); });
+  write_tensors("weights", [](const Parameter& p) { return p.master(); });
 }
 
 void GoldenRecorder::finish() {
@@ -72,11 +72,9 @@ void GoldenRecorder::finish() {
 }
 
 void GoldenRecorder::write_tensors(
-    const std::string& group, const std::function<const at::Tensor&(const Parameter&)>& select) {
+    const std::string& group, const std::function<at::Tensor(const Parameter&)>& select) {
   const ActivityScope writing(Activity::io, "record");
-  // One tp group holds everything; the others have the same bits.
-  if (mesh_.dp_rank() != 0 || mesh_.cp_rank() != 0) return;
-  for_each_whole_tensor(model_, adapter_, mesh_.tp(), select,
+  for_each_whole_tensor(model_, adapter_, mesh_, select,
                         [&](const std::string& name, const at::Tensor& whole) {
                           if (file_) file_->file().write(path(group + "/" + name), whole);
                         });

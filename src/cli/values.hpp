@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "archon/base/error.hpp"
+#include "archon/model/model.hpp"
 
 namespace archon::cli {
 
@@ -83,6 +84,8 @@ Value mesh_axis(int& target);
 Value bytes(std::int64_t& target);
 /// Steps as FIRST-LAST, or one step; from 1.
 Value step_range(std::int64_t& first, std::int64_t& last);
+/// none, full, selective, or every-K for a K from 1.
+Value activation_checkpointing(ActivationCheckpointing& target);
 /// Any of several names, with commas between them; those named are set, the others cleared.
 Value subset(std::vector<std::pair<std::string, bool*>> members);
 

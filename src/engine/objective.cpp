@@ -57,9 +57,15 @@ MicroBatchLoss Objective::operator()(Model& model, const Mesh& mesh, const Packe
                                      double scale, ActivationObserver* observer) const {
   const TraceSpan span("forward");
   const PackedBatch slice = ulysses_slice_inputs(batch, mesh.cp_rank(), mesh.shape().cp);
-  const at::Tensor hidden = model.forward(model_input(slice), observer);
-  return kind == LossKind::critic ? critic_loss(hidden, model, mesh, slice, scale, value_eps_clip)
-                                  : sft_loss(hidden, model, mesh, slice, scale);
+  MicroBatchLoss result;
+  const auto tail = [&](const at::Tensor& hidden) {
+    result = kind == LossKind::critic
+                 ? critic_loss(hidden, model, mesh, slice, scale, value_eps_clip)
+                 : sft_loss(hidden, model, mesh, slice, scale);
+    return result.loss;
+  };
+  result.loss = model.forward(model_input(slice), tail, observer);
+  return result;
 }
 
 ModelInput model_input(const PackedBatch& slice) {

@@ -184,7 +184,7 @@ class Trainer {
 void run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
   check_on_rank_zero(mesh.world(), [&] { prepare_output(options); });
-  const LoadedModel loaded = load_model(options.run.model, mesh, options.run.dtype);
+  const LoadedModel loaded = load_model(options.run.model, mesh, options.run.dtype, options.run.memory);
   Objective{options.loss, options.value_eps_clip}.validate(loaded.model->config());
   Trainer(options, mesh, loaded).run();
 }

@@ -12,6 +12,8 @@
 
 namespace archon {
 
+class Transfer;
+
 enum class ReduceOp { sum, max, min };
 
 /// What one rank sent. A message is one block sent from this rank to one other rank; blocks that
@@ -58,7 +60,7 @@ class Communicator {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
-  const std::string& name() const { return *name_; }
+  std::string name() const { return name_; }
   MPI_Comm mpi() const { return comm_.get(); }
   /// What this rank sent over this group so far; an asynchronous operation counts when it starts.
   const Traffic& traffic() const { return sent_; }
@@ -74,7 +76,8 @@ class Communicator {
   [[nodiscard]] Work all_gather_async(at::Tensor output, const at::Tensor& input,
                                       const std::vector<int64_t>& rows = {}) const;
 
-  /// output = this rank's block of rows of the sum of all inputs. `rows` as in all_gather.
+  /// output = this rank's block of rows of the sum of all inputs. `rows` as in all_gather. The
+  /// output may be float32 where the input is bfloat16 or float16: then nothing is rounded.
   void reduce_scatter(at::Tensor output, const at::Tensor& input,
                       const std::vector<int64_t>& rows = {}) const;
   [[nodiscard]] Work reduce_scatter_async(at::Tensor output, const at::Tensor& input,
@@ -119,13 +122,13 @@ class Communicator {
   Work broadcast_impl(at::Tensor tensor, int root, bool async) const;
   Work barrier_impl(bool async) const;
   template <class Start, class Finish>
-  Work launch(const char* operation, const Traffic& sent, bool async, Start start,
-              Finish finish) const;
+  Work launch(const char* operation, const Traffic& sent, Transfer& transfer, bool async,
+              Start start, Finish finish) const;
   /// n-1 messages with so many bytes in all.
   Traffic to_others(int64_t bytes) const { return {bytes, size_ - 1}; }
 
   MpiComm comm_;
-  const std::string* name_;  // interned: the watchdog may read it after the Communicator is gone
+  const char* name_;  // interned: the watchdog may read it after the Communicator is gone
   int rank_ = 0;
   int size_ = 1;
   int64_t max_count_ = INT32_MAX;

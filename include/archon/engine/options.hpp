@@ -7,10 +7,18 @@
 #include <vector>
 
 #include "archon/mesh/mesh.hpp"
+#include "archon/model/model.hpp"
 #include "archon/optim/optimizer.hpp"
 #include "archon/optim/schedule.hpp"
 
 namespace archon {
+
+/// What memory is spent on.
+struct MemoryOptions {
+  ShardMode shard = ShardMode::full;
+  bool reshard_after_forward = true;
+  ActivationOptions activations;
+};
 
 /// What a model runs on and how: shared by train, eval and forward.
 struct RunOptions {
@@ -18,6 +26,7 @@ struct RunOptions {
   std::string data;                   ///< HDF5 token dataset
   MeshShape mesh;                     ///< as given; one axis may be -1
   at::ScalarType dtype = at::kFloat;  ///< compute type: float32 or bfloat16
+  MemoryOptions memory;
   int64_t micro_batch_tokens = 4096;  ///< per dp rank, before slicing over cp
   int64_t pad_limit = 64;             ///< cap of the page tokens
   int64_t max_sequence = 0;           ///< longest sequence accepted; 0 = any
