@@ -2,11 +2,11 @@
 
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
+#include "archon/base/memory.hpp"
 #include "archon/comm/rank_zero.hpp"
 #include "archon/data/sampler.hpp"
 #include "archon/engine/evaluate.hpp"
@@ -20,14 +20,6 @@ namespace archon {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-/// Most memory that this process ever had resident, in bytes.
-int64_t peak_memory_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
-  return 0;
-}
 
 /// World rank 0 makes the output folder; a folder that holds a run is refused or begun afresh.
 void prepare_output(const TrainOptions& options) {
