@@ -2,20 +2,14 @@
 
 #include <ATen/ops/empty.h>
 
-#include <set>
-
 #include "archon/base/error.hpp"
+#include "archon/base/intern.hpp"
 #include "archon/comm/watchdog.hpp"
 #include "reduce.hpp"
 #include "transfer.hpp"
 
 namespace archon {
 namespace {
-
-const std::string* intern(const std::string& name) {
-  static std::set<std::string> names;
-  return &*names.insert(name).first;
-}
 
 void check_tensor(const at::Tensor& tensor, const char* operation) {
   ARCHON_ENSURE(tensor.defined() && tensor.device().is_cpu() && tensor.is_contiguous(),
@@ -69,16 +63,18 @@ Communicator Communicator::shape_only(int rank, int size, std::string name) {
 
 // Blocking: start and finish under one watchdog scope. Asynchronous: start now, finish in wait.
 template <class Start, class Finish>
-Work Communicator::launch(const char* operation, bool async, Start start, Finish finish) const {
+Work Communicator::launch(const char* operation, Transfer& transfer, bool async, Start start,
+                          Finish finish) const {
   const int64_t number = ++started_;
   if (!async) {
-    const CollectiveScope scope(operation, name_->c_str(), number);
+    const CollectiveScope scope(operation, name_, number);
     start();
     finish();
     return Work();
   }
   start();
-  return Work([operation, axis = name_->c_str(), number, finish = std::move(finish)] {
+  transfer.started();
+  return Work([operation, axis = name_, number, finish = std::move(finish)] {
     const CollectiveScope scope(operation, axis, number);
     finish();
   });
@@ -96,7 +92,7 @@ Work Communicator::all_reduce_impl(at::Tensor tensor, ReduceOp op, bool async) c
     const at::Tensor all = at::empty({size_, flat.numel()}, flat.options());
     const Blocks blocks(std::vector<int64_t>(size_, flat.numel()));
     return launch(
-        "all_reduce", async,
+        "all_reduce", *transfer, async,
         [=] { transfer->all_gather(flat.const_data_ptr(), all.data_ptr(), blocks, element_size); },
         [=] {
           transfer->wait();
@@ -111,7 +107,7 @@ Work Communicator::all_reduce_impl(at::Tensor tensor, ReduceOp op, bool async) c
   const int64_t mine = blocks.counts[rank_];
   const at::Tensor parts = at::empty({size_, mine}, flat.options());
   return launch(
-      "all_reduce", async,
+      "all_reduce", *transfer, async,
       [=, this] {
         if (larger == 0)
           transfer->all_to_all_even(flat.const_data_ptr(), parts.data_ptr(), base, element_size);
@@ -143,7 +139,7 @@ Work Communicator::all_gather_impl(at::Tensor output, const at::Tensor& input,
   }
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
-      "all_gather", async,
+      "all_gather", *transfer, async,
       [=] {
         transfer->all_gather(input.const_data_ptr(), output.data_ptr(), blocks,
                              input.element_size());
@@ -171,7 +167,7 @@ Work Communicator::reduce_scatter_impl(at::Tensor output, const at::Tensor& inpu
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   const at::Tensor parts = at::empty({size_, mine}, input.options());
   return launch(
-      "reduce_scatter", async,
+      "reduce_scatter", *transfer, async,
       [=, this] {
         if (even)
           transfer->all_to_all_even(input.const_data_ptr(), parts.data_ptr(), mine,
@@ -206,7 +202,7 @@ Work Communicator::all_to_all_impl(at::Tensor output, const at::Tensor& input,
   }
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
-      "all_to_all", async,
+      "all_to_all", *transfer, async,
       [=] {
         if (even)
           transfer->all_to_all_even(input.const_data_ptr(), output.data_ptr(), in.counts.front(),
@@ -227,7 +223,7 @@ void Communicator::exchange_others(at::Tensor output, const at::Tensor& input) c
   const int64_t block = blocks_of(input, {}, size_, "exchange_others").counts.front();
   Transfer transfer(comm_.get(), /*async=*/false, max_count_);
   launch(
-      "exchange_others", /*async=*/false,
+      "exchange_others", transfer, /*async=*/false,
       [&] {
         transfer.exchange_others(input.const_data_ptr(), output.data_ptr(), block,
                                  input.element_size());
@@ -240,7 +236,7 @@ Work Communicator::broadcast_impl(at::Tensor tensor, int root, bool async) const
   if (size_ == 1) return Work();
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
-      "broadcast", async,
+      "broadcast", *transfer, async,
       [=] { transfer->broadcast(tensor.data_ptr(), tensor.numel(), tensor.element_size(), root); },
       [transfer, tensor] { transfer->wait(); });
 }
@@ -249,7 +245,7 @@ Work Communicator::barrier_impl(bool async) const {
   if (size_ == 1) return Work();
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
-      "barrier", async, [=] { transfer->barrier(); }, [transfer] { transfer->wait(); });
+      "barrier", *transfer, async, [=] { transfer->barrier(); }, [transfer] { transfer->wait(); });
 }
 
 void Communicator::all_reduce(at::Tensor tensor, ReduceOp op) const {

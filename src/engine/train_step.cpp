@@ -7,6 +7,7 @@
 #include <map>
 
 #include "archon/base/log.hpp"
+#include "archon/comm/watchdog.hpp"
 #include "archon/optim/clip.hpp"
 #include "archon/optim/gradients.hpp"
 
@@ -116,6 +117,7 @@ StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, co
   result.targets = global_targets(batches, mesh);
   result.loss =
       accumulate_gradients(options, loaded, mesh, batches, result.targets, places, recorder);
+  const StageScope stage("optimizer step");
   reduce_gradients(units, model.sharding(), mesh);
   result.grad_norm = gradient_norm(units, mesh);
   if (recorder != nullptr) record_before_step(options.record, result, *recorder);

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "archon/base/error.hpp"
+#include "archon/base/intern.hpp"
 
 namespace archon {
 namespace {
@@ -58,10 +58,11 @@ Sharding::Sharding(const ShardPolicy& policy, const Communicator& group)
 void Sharding::begin_reduction(Work work) {
   reduction_.wait();
   reduction_ = std::move(work);
+  if (!policy_.overlap) reduction_.wait();
 }
 
-ParameterUnit::ParameterUnit(std::string name, std::vector<Parameter*> parameters)
-    : name_(std::move(name)),
+ParameterUnit::ParameterUnit(const std::string& name, std::vector<Parameter*> parameters)
+    : name_(intern(name)),
       parameters_(replicated_first(std::move(parameters))),
       arrived_(parameters_.size(), false) {}
 
@@ -113,23 +114,19 @@ void ParameterUnit::allocate_values() {
 
 bool ParameterUnit::releases() const { return sharding_->policy().mode == ShardMode::full; }
 
-void ParameterUnit::start_gather(bool async) {
+void ParameterUnit::start_gather() {
+  if (releases()) provide_memory(values_);
   const at::Tensor block = master_.to(values_.scalar_type());
-  if (async)
-    gathering_ = sharding_->group().all_gather_async(values_, block);
-  else
-    sharding_->group().all_gather(values_, block);
+  gathering_ = sharding_->group().all_gather_async(values_, block);
   present_ = true;
 }
 
 void ParameterUnit::prefetch() {
-  if (present_) return;
-  provide_memory(values_);
-  start_gather(/*async=*/true);
+  if (!present_ && sharding_->policy().overlap) start_gather();
 }
 
 void ParameterUnit::gather() {
-  prefetch();
+  if (!present_) start_gather();
   gathering_.wait();
 }
 
@@ -143,7 +140,7 @@ void ParameterUnit::release(bool after_forward) {
 void ParameterUnit::refresh_values() {
   if (releases()) return;
   if (sharding_->sharded())
-    start_gather(/*async=*/false);
+    start_gather();
   else if (values_.scalar_type() != at::kFloat)
     values_.copy_(master_);
 }

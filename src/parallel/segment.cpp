@@ -11,6 +11,8 @@
 #include <optional>
 #include <utility>
 
+#include "archon/comm/watchdog.hpp"
+
 namespace archon {
 namespace {
 
@@ -48,7 +50,7 @@ class ReplayedRandomness {
 
 /// A function of x with a graph of its own, which is built in forward, or in backward if the
 /// function is recomputed.
-class Subgraph : public torch::CustomClassHolder {
+class Subgraph {
  public:
   Subgraph(Recompute recompute, Body body) : recompute_(recompute), body_(std::move(body)) {}
 
@@ -91,42 +93,6 @@ class Subgraph : public torch::CustomClassHolder {
   Kept kept_;
 };
 
-/// Makes a Subgraph one node. `before` and `after` run around its backward.
-struct SubgraphNode : torch::autograd::Function<SubgraphNode> {
-  struct Hooks : torch::CustomClassHolder {
-    std::function<void()> before, after;
-  };
-
-  /// `anchor` requires grad, so that there is a node even where x does not.
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor&,
-                            const c10::intrusive_ptr<Subgraph>& subgraph,
-                            const c10::intrusive_ptr<Hooks>& hooks) {
-    context->saved_data["subgraph"] = c10::IValue::make_capsule(subgraph);
-    context->saved_data["hooks"] = c10::IValue::make_capsule(hooks);
-    return subgraph->forward(x);
-  }
-
-  static variable_list backward(AutogradContext* context, variable_list grads) {
-    const auto subgraph = context->saved_data["subgraph"].toCapsule();
-    const auto hooks = context->saved_data["hooks"].toCapsule();
-    const auto& around = static_cast<const Hooks&>(*hooks);
-    context->saved_data.clear();
-    if (around.before) around.before();
-    const at::Tensor grad = static_cast<Subgraph&>(*subgraph).backward(grads[0]);
-    if (around.after) around.after();
-    return {grad, at::Tensor(), at::Tensor(), at::Tensor()};
-  }
-
-  static at::Tensor run(const at::Tensor& x, Recompute recompute, Body body,
-                        std::function<void()> before, std::function<void()> after) {
-    auto hooks = c10::make_intrusive<Hooks>();
-    hooks->before = std::move(before);
-    hooks->after = std::move(after);
-    return apply(x, at::zeros({1}).set_requires_grad(true),
-                 c10::make_intrusive<Subgraph>(recompute, std::move(body)), hooks);
-  }
-};
-
 void before_backward(const Segment& segment) {
   if (segment.backward_uses_values) segment.unit.gather();
   if (segment.previous != nullptr) segment.previous->prefetch();
@@ -137,20 +103,53 @@ void after_backward(const Segment& segment) {
   segment.unit.reduce_gradients();
 }
 
+/// Makes a Subgraph one node, and does what a segment wants done around its backward.
+struct SubgraphNode : torch::autograd::Function<SubgraphNode> {
+  struct State : torch::CustomClassHolder {
+    State(const std::optional<Segment>& given, Recompute recompute, Body body)
+        : segment(given), subgraph(recompute, std::move(body)) {}
+    std::optional<Segment> segment;
+    Subgraph subgraph;
+  };
+
+  /// `anchor` requires grad, so that there is a node even where x does not.
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& /*anchor*/, const c10::intrusive_ptr<State>& state) {
+    context->saved_data["state"] = c10::IValue::make_capsule(state);
+    return state->subgraph.forward(x);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto capsule = context->saved_data["state"].toCapsule();
+    context->saved_data.clear();
+    auto& state = static_cast<State&>(*capsule);
+    const auto& segment = state.segment;
+    Subgraph& subgraph = state.subgraph;
+    if (!segment) return {subgraph.backward(grads[0]), at::Tensor(), at::Tensor()};
+    const StageScope stage("backward pass", segment->unit.name());
+    before_backward(*segment);
+    const at::Tensor grad = subgraph.backward(grads[0]);
+    after_backward(*segment);
+    return {grad, at::Tensor(), at::Tensor()};
+  }
+
+  static at::Tensor run(const at::Tensor& x, const std::optional<Segment>& segment,
+                        Recompute recompute, Body body) {
+    return apply(x, at::zeros({1}).set_requires_grad(true),
+                 c10::make_intrusive<State>(segment, recompute, std::move(body)));
+  }
+};
+
 }  // namespace
 
 at::Tensor run_segment(const Segment& segment, const at::Tensor& x, Body body) {
+  const StageScope stage("forward pass", segment.unit.name());
   segment.unit.gather();
   if (segment.next != nullptr) segment.next->prefetch();
-  if (!at::GradMode::is_enabled()) {
-    at::Tensor y = body(x);
-    segment.unit.release(/*after_forward=*/false);
-    return y;
-  }
-  at::Tensor y = SubgraphNode::run(
-      x, segment.recompute, std::move(body), [segment] { before_backward(segment); },
-      [segment] { after_backward(segment); });
-  if (!segment.backward_follows) segment.unit.release(/*after_forward=*/true);
+  const bool backward_comes = at::GradMode::is_enabled();
+  at::Tensor y = backward_comes ? SubgraphNode::run(x, segment, segment.recompute, std::move(body))
+                                : body(x);
+  if (!backward_comes || !segment.backward_follows) segment.unit.release(backward_comes);
   return y;
 }
 
@@ -159,7 +158,7 @@ at::Tensor run_recomputed(const at::Tensor& x, Body body) {
     const Scope scope(Scope::Run::first, nullptr);
     return body(x);
   }
-  return SubgraphNode::run(x, Recompute::full, std::move(body), nullptr, nullptr);
+  return SubgraphNode::run(x, std::nullopt, Recompute::full, std::move(body));
 }
 
 }  // namespace archon

@@ -270,6 +270,32 @@ BOOST_AUTO_TEST_CASE(bfloat16_stays_near_float32) {
   }
 }
 
+// A longer run on every mesh: bfloat16 follows the float32 losses of one rank.
+BOOST_AUTO_TEST_CASE(bfloat16_follows_the_float32_loss_curve) {
+  constexpr int64_t kLong = 20;
+  const EdgeBatch& batch = kBatches[6];
+  write_data(batch);
+  for (const std::string& model : kModels)
+    for (const MeshShape& shape : meshes_for(golden_folder(model) + "/model", world_size())) {
+      Run curve = one_rank(model, batch);
+      curve.variant = "-curve";
+      curve.steps = kLong;
+      if (world_size() == 1) curve.train();
+      Run run = {model, batch, shape};
+      run.dtype = at::kBFloat16;
+      run.variant = "-curve-bfloat16";
+      run.steps = kLong;
+      run.train();
+      if (!speaks()) continue;
+      BOOST_TEST_CONTEXT(model << " on " << to_string(shape)) {
+        for (int64_t step = 1; step <= kLong; ++step)
+          BOOST_CHECK_CLOSE(scalar(run, step, "loss"), scalar(curve, step, "loss"), 2.0);
+        // It did learn: the curve is one, not a line.
+        BOOST_TEST(scalar(curve, kLong, "loss") < 0.95 * scalar(curve, 1, "loss"));
+      }
+    }
+}
+
 // The exported folder holds the embedding alone, and it is the trained one: evaluating it gives
 // the loss that the next training step shows.
 BOOST_AUTO_TEST_CASE(tied_weights_stay_one_tensor) {

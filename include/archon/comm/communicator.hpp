@@ -12,6 +12,8 @@
 
 namespace archon {
 
+class Transfer;
+
 enum class ReduceOp { sum, max, min };
 
 /// A group of ranks that exchange host tensors over MPI.
@@ -38,7 +40,7 @@ class Communicator {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
-  const std::string& name() const { return *name_; }
+  std::string name() const { return name_; }
   MPI_Comm mpi() const { return comm_.get(); }
 
   /// Up to so many bytes an all_reduce is one all_gather of the whole and a local sum; above, a
@@ -102,10 +104,11 @@ class Communicator {
   Work broadcast_impl(at::Tensor tensor, int root, bool async) const;
   Work barrier_impl(bool async) const;
   template <class Start, class Finish>
-  Work launch(const char* operation, bool async, Start start, Finish finish) const;
+  Work launch(const char* operation, Transfer& transfer, bool async, Start start,
+              Finish finish) const;
 
   MpiComm comm_;
-  const std::string* name_;  // interned: the watchdog may read it after the Communicator is gone
+  const char* name_;  // interned: the watchdog may read it after the Communicator is gone
   int rank_ = 0;
   int size_ = 1;
   int64_t max_count_ = INT32_MAX;

@@ -25,6 +25,7 @@ struct ShardPolicy {
   ShardMode mode = ShardMode::none;
   bool reshard_after_forward = true;   ///< full: release values between forward and backward
   bool float32_gradients = false;      ///< exchange float32 also where the compute type is narrower
+  bool overlap = true;  ///< communicate while computing; off only to measure what that gains
 };
 
 /// What the units of one model share: the policy, the group, and the one reduction under way.
@@ -60,11 +61,12 @@ class Sharding {
 /// (reduce_gradients).
 class ParameterUnit {
  public:
-  ParameterUnit(std::string name, std::vector<Parameter*> parameters);
+  ParameterUnit(const std::string& name, std::vector<Parameter*> parameters);
   ParameterUnit(const ParameterUnit&) = delete;
   ParameterUnit& operator=(const ParameterUnit&) = delete;
 
-  const std::string& name() const { return name_; }
+  /// Lives as long as the process.
+  const char* name() const { return name_; }
   const std::vector<Parameter*>& parameters() const { return parameters_; }
 
   /// Decides which rank owns what; no memory yet. `sharding` must outlive the unit.
@@ -98,14 +100,14 @@ class ParameterUnit {
   /// The gradient is summed by its owner after each backward.
   bool exchanges(const Parameter& parameter) const;
   void allocate_values();
-  void start_gather(bool async);
+  void start_gather();
   void take_gradient(std::size_t index);
   at::Tensor empty_gradients() const;
   void zero_what_did_not_arrive();
   void add_reduced(const at::Tensor& sum);
   at::Tensor block_view(const at::Tensor& block, const Parameter& parameter) const;
 
-  std::string name_;
+  const char* name_;
   std::vector<Parameter*> parameters_;
   std::vector<bool> arrived_;  // whose gradients outgoing_ holds
   Sharding* sharding_ = nullptr;
