@@ -2,19 +2,22 @@
 // products reach with the same threads just before and after each step.
 //
 //   [mpiexec -n N] bench_train_step [--config FILE] [--dtype float32|bfloat16] [--dp D] [--cp C]
-//       [--tp T] [--tokens N] [--steps N] [--warmup N] [--threads N] [--json FILE]
+//       [--tp T] [--shard none|optimizer|full] [--activation-checkpointing none|full|selective]
+//       [--tokens N] [--steps N] [--warmup N] [--threads N] [--json FILE]
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <ATen/Parallel.h>
 #include <boost/program_options.hpp>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <numeric>
+#include <optional>
 
 #include "archon/base/error.hpp"
+#include "archon/base/memory.hpp"
 #include "archon/engine/flop.hpp"
 #include "archon/engine/gemm_peak.hpp"
 #include "archon/engine/run.hpp"
@@ -35,7 +38,7 @@ constexpr int64_t kLengths[] = {512, 384, 128, 1024};  // cycled
 constexpr double kPeakSeconds = 0.5;                   // for each kind of product
 
 struct Settings {
-  std::string config, dtype, json;
+  std::string config, dtype, shard, checkpointing, json;
   MeshShape mesh;
   int64_t tokens = 0;  // per dp rank
   int steps = 0, warmup = 0, threads = 0;
@@ -45,6 +48,18 @@ struct Settings {
     ARCHON_VALIDATE(dtype == "float32" || dtype == "bfloat16",
                     "--dtype {} is no compute type; choose float32 or bfloat16", dtype);
     return dtype == "float32" ? at::kFloat : at::kBFloat16;
+  }
+  MemoryOptions memory() const {
+    const std::map<std::string, ShardMode> modes = {
+        {"none", ShardMode::none}, {"optimizer", ShardMode::optimizer}, {"full", ShardMode::full}};
+    using Mode = ActivationCheckpointing::Mode;
+    const std::map<std::string, Mode> checkpointings = {
+        {"none", Mode::none}, {"full", Mode::full}, {"selective", Mode::selective}};
+    ARCHON_VALIDATE(modes.contains(shard), "--shard {}; choose none, optimizer or full", shard);
+    ARCHON_VALIDATE(checkpointings.contains(checkpointing),
+                    "--activation-checkpointing {}; choose none, full or selective", checkpointing);
+    return {.shard = modes.at(shard),
+            .activations = {.checkpointing = {.mode = checkpointings.at(checkpointing)}}};
   }
 };
 
@@ -59,6 +74,9 @@ Settings parse(int argc, char** argv) {
     ("dp", po::value(&s.mesh.dp)->default_value(-1), "data parallelism")
     ("cp", po::value(&s.mesh.cp)->default_value(1), "context parallelism")
     ("tp", po::value(&s.mesh.tp)->default_value(1), "tensor parallelism")
+    ("shard", po::value(&s.shard)->default_value("full"), "none, optimizer or full")
+    ("activation-checkpointing", po::value(&s.checkpointing)->default_value("none"),
+     "none, full or selective")
     ("tokens", po::value(&s.tokens)->default_value(2048), "tokens per data-parallel rank and step")
     ("steps", po::value(&s.steps)->default_value(5), "steps that count")
     ("warmup", po::value(&s.warmup)->default_value(2), "steps before them")
@@ -132,12 +150,14 @@ struct Measured {
   std::vector<double> step, peak;  // seconds; GFLOP/s (one more)
   double first_loss = 0, last_loss = 0;
   int64_t faults = 0;  // per step
+  int64_t memory = 0;  // most bytes after the warm-up
 };
 
 TrainOptions train_options(const Settings& settings, const std::string& data) {
   TrainOptions options;
   options.run.data = data;
   options.run.dtype = settings.compute_dtype();
+  options.run.memory = settings.memory();
   options.run.micro_batch_tokens = settings.tokens;
   options.clip_grad_norm = 0;
   return options;
@@ -149,10 +169,14 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
   const auto optimizer = make_optimizer(options, *loaded.model, loaded.spec->adapter);
   std::vector<int64_t> sequences(batcher.dataset().size());
   std::iota(sequences.begin(), sequences.end(), 0);
-  const GemmPeak peak(options.run.dtype);
+  std::optional<GemmPeak> peak;
   Measured result;
   for (int step = -settings.warmup; step < settings.steps; ++step) {
-    if (step == 0) result.peak.push_back(peak.measure(mesh.world(), kPeakSeconds));
+    if (step == 0) {
+      result.memory = peak_memory_bytes();
+      peak.emplace(options.run.dtype);
+      result.peak.push_back(peak->measure(mesh.world(), kPeakSeconds));
+    }
     const int64_t faults = minor_faults();
     StepResult done;
     const double time = seconds(mesh.world(), [&] {
@@ -163,13 +187,13 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
     if (step < 0) continue;
     result.faults += (minor_faults() - faults) / settings.steps;
     result.step.push_back(time);
-    result.peak.push_back(peak.measure(mesh.world(), kPeakSeconds));
+    result.peak.push_back(peak->measure(mesh.world(), kPeakSeconds));
   }
   return result;
 }
 
 Json report(const Settings& settings, const Mesh& mesh, const Measured& measured, double flop,
-            int64_t parameters) {
+            int64_t parameters, int64_t start) {
   const int64_t tokens = settings.tokens * mesh.shape().dp;
   std::vector<double> rates, shares, peaks;
   for (std::size_t i = 0; i < measured.step.size(); ++i) {
@@ -177,8 +201,9 @@ Json report(const Settings& settings, const Mesh& mesh, const Measured& measured
     peaks.push_back((measured.peak[i] + measured.peak[i + 1]) / 2);
     shares.push_back(rates.back() / peaks.back());
   }
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
+  const auto largest_mib = [&](int64_t bytes) {
+    return static_cast<double>(mesh.world().all_reduce(bytes, ReduceOp::max)) / (1 << 20);
+  };
   return {{"model", fs::path(settings.config).stem().string()},
           {"dtype", settings.dtype},
           {"mesh", to_string(mesh.shape())},
@@ -191,7 +216,9 @@ Json report(const Settings& settings, const Mesh& mesh, const Measured& measured
           {"gemm_peak_gflops", to_json(summarize(peaks))},
           {"share_of_peak", to_json(summarize(shares))},
           {"minor_faults_per_step", measured.faults},
-          {"peak_rss_mib", usage.ru_maxrss / 1024},
+          {"peak_rss_mib", largest_mib(measured.memory)},
+          {"memory_at_start_mib", largest_mib(start)},
+          {"memory_above_start_mib", largest_mib(measured.memory - start)},
           {"first_loss", measured.first_loss},
           {"last_loss", measured.last_loss}};
 }
@@ -208,8 +235,10 @@ void print(const Json& row) {
   fmt::print("  matrix product    {} GFLOP/s\n", to_string(summary("gemm_peak_gflops"), 0));
   fmt::print("  training / peak   {}\n", to_string(summary("share_of_peak")));
   fmt::print(
-      "  faults per step   {}\n  peak memory       {} MiB\n  loss              {:.4f} to {:.4f}\n",
-      row["minor_faults_per_step"].get<int64_t>(), row["peak_rss_mib"].get<int64_t>(),
+      "  faults per step   {}\n  memory            {:.0f} MiB above the {:.0f} MiB before the model\n"
+      "  loss              {:.4f} to {:.4f}\n",
+      row["minor_faults_per_step"].get<int64_t>(), row["memory_above_start_mib"].get<double>(),
+      row["memory_at_start_mib"].get<double>(),
       row["first_loss"].get<double>(), row["last_loss"].get<double>());
 }
 
@@ -218,6 +247,7 @@ void run(const Settings& settings, MpiEnvironment& mpi) {
   load_plugins({});
   const Mesh mesh(resolve_mesh_shape(settings.mesh, mpi.world_size()), MPI_COMM_WORLD);
   const WorkFolder folder(mesh.world());
+  const int64_t start = resident_memory_bytes();
   const std::vector<int64_t> lengths = cycle_lengths(settings.tokens);
   if (mpi.world_rank() == 0) {
     run_init(settings.config, kSeed, folder / "model", at::kFloat, int64_t{1} << 40);
@@ -225,14 +255,15 @@ void run(const Settings& settings, MpiEnvironment& mpi) {
     write_dataset(folder / "data.h5", lengths, mesh.shape().dp, hf.integer("vocab_size"));
   }
   mesh.world().barrier();
-  const LoadedModel loaded = load_model(folder / "model", mesh, settings.compute_dtype());
+  const LoadedModel loaded =
+      load_model(folder / "model", mesh, settings.compute_dtype(), settings.memory());
   const Measured measured =
       measure(settings, train_options(settings, folder / "data.h5"), loaded, mesh);
   const int64_t parameters = count_parameters(*loaded.model);
   const TrainingFlop training(loaded.model->config());
   double flop = 0;
   for (const int64_t length : lengths) flop += training.of_sequence(length) * mesh.shape().dp;
-  const Json row = report(settings, mesh, measured, flop, parameters);
+  const Json row = report(settings, mesh, measured, flop, parameters, start);
   if (mpi.world_rank() != 0) return;
   print(row);
   if (!settings.json.empty()) std::ofstream(settings.json) << row.dump(1) << '\n';

@@ -113,7 +113,7 @@ Value bytes(std::int64_t& target) {
     ARCHON_VALIDATE(parse_bytes(given, target),
                     "must be a size such as 500MB, 5GB or 5GiB, 1 byte or larger");
   };
-  return {.placeholder = "SIZE", .initial = show_bytes(target), .set = set};
+  return {.placeholder = "SIZE", .initial = target == 0 ? "" : show_bytes(target), .set = set};
 }
 
 Value activation_checkpointing(ActivationCheckpointing& target) {

@@ -80,7 +80,8 @@ Value integer(Integer& target, Integer low, Integer high = std::numeric_limits<I
 
 /// Ranks along one axis of the mesh: 1 or more, or -1 for "computed".
 Value mesh_axis(int& target);
-/// A size in bytes with an optional unit: 500MB, 5GB (powers of 1000), 5GiB (of 1024).
+/// A size in bytes with an optional unit: 500MB, 5GB (powers of 1000), 5GiB (of 1024). A default of
+/// 0 stands for "not given".
 Value bytes(std::int64_t& target);
 /// Steps as FIRST-LAST, or one step; from 1.
 Value step_range(std::int64_t& first, std::int64_t& last);

@@ -55,6 +55,13 @@ Communicator::Communicator(MpiComm comm, std::string name)
 
 Communicator Communicator::self() { return Communicator(MpiComm(), "self"); }
 
+Communicator Communicator::shape_only(int rank, int size, std::string name) {
+  Communicator group(MpiComm(), std::move(name));
+  group.rank_ = rank;
+  group.size_ = size;
+  return group;
+}
+
 Traffic& Traffic::operator+=(const Traffic& other) {
   bytes += other.bytes;
   messages += other.messages;
@@ -95,11 +102,10 @@ Work Communicator::all_reduce_impl(at::Tensor tensor, ReduceOp op, bool async) c
   if (size_ == 1 || tensor.numel() == 0) return Work();
   // Small: everyone gathers everything and reduces it. Large: reduce_scatter (an all-to-all and
   // a local sum, which beats MPI's own by far and rounds once), then all_gather.
-  constexpr int64_t kSmallBytes = 4096;
   const at::Tensor flat = tensor.view({-1});
   const std::size_t element_size = tensor.element_size();
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
-  if (static_cast<int64_t>(tensor.nbytes()) <= kSmallBytes) {
+  if (static_cast<int64_t>(tensor.nbytes()) <= kSmallReduceBytes) {
     const at::Tensor all = at::empty({size_, flat.numel()}, flat.options());
     const Blocks blocks(std::vector<int64_t>(size_, flat.numel()));
     return launch(

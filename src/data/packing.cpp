@@ -82,4 +82,8 @@ int64_t padding_multiple(int64_t hidden_size, int64_t element_size, int64_t pad_
   return std::lcm(std::min(page_tokens, pad_limit), static_cast<int64_t>(tp) * cp);
 }
 
+int64_t padded_tokens(int64_t tokens, int64_t multiple) {
+  return std::max<int64_t>(1, (tokens + multiple - 1) / multiple) * multiple;
+}
+
 }  // namespace archon

@@ -5,8 +5,6 @@
 
 namespace archon {
 
-namespace {
-
 ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory) {
   return {.compute_dtype = dtype,
           .mode = memory.shard,
@@ -14,8 +12,6 @@ ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory) {
           // Tiles each give a gradient; their sum must not be rounded after every tile.
           .float32_gradients = memory.activations.mlp_tile_tokens > 0};
 }
-
-}  // namespace
 
 LoadedModel load_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype,
                        const MemoryOptions& memory) {

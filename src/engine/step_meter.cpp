@@ -3,22 +3,14 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <fstream>
 #include <numeric>
-#include <string>
+
+#include "archon/base/memory.hpp"
 
 namespace archon {
 namespace {
 
 constexpr auto kIo = static_cast<std::size_t>(Activity::io);
-
-/// Most memory that this process ever had resident, in bytes.
-int64_t peak_memory_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
-  return 0;
-}
 
 }  // namespace
 

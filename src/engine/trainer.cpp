@@ -4,11 +4,14 @@
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
+#include "archon/base/memory.hpp"
+#include "archon/base/memory.hpp"
 #include "archon/comm/rank_zero.hpp"
 #include "archon/data/sampler.hpp"
 #include "archon/engine/evaluate.hpp"
 #include "archon/engine/gemm_peak.hpp"
 #include "archon/engine/metrics.hpp"
+#include "archon/engine/plan.hpp"
 #include "archon/engine/profile.hpp"
 #include "archon/engine/progress.hpp"
 #include "archon/engine/run.hpp"
@@ -48,7 +51,8 @@ void append(MetricsRow& row, const StepCost& cost) {
 
 class Trainer {
  public:
-  Trainer(const TrainOptions& options, const Mesh& mesh, const LoadedModel& loaded)
+  Trainer(const TrainOptions& options, const Mesh& mesh, const LoadedModel& loaded,
+          int64_t memory_at_start)
       : options_(options),
         mesh_(mesh),
         loaded_(loaded),
@@ -58,6 +62,7 @@ class Trainer {
                  options.run.seed),
         optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)),
         meter_(mesh),
+        memory_at_start_(memory_at_start),
         gemm_peak_(GemmPeak(options.run.dtype, kPeakSize).measure(mesh.world(), kPeakSeconds)) {
     if (!options_.eval_data.empty())
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
@@ -86,6 +91,7 @@ class Trainer {
       count_skipped(step, result);
     }
     if (recorder_) recorder_->finish();
+    report_memory();
     if (options_.save_hf) save();
   }
 
@@ -156,6 +162,24 @@ class Trainer {
                   skipped_, step, result.loss, result.grad_norm);
   }
 
+  /// The largest rank's peak beside what `archon plan` says of the first step.
+  void report_memory() const {
+    const int64_t peak =
+        mesh_.world().all_reduce(peak_memory_bytes() - memory_at_start_, ReduceOp::max);
+    TrainOptions planned = options_;
+    planned.run.mesh = mesh_.shape();
+    std::vector<int64_t> lengths;
+    for (const int64_t sequence : sampler_.batch(1))
+      lengths.push_back(batcher_.dataset().length(sequence));
+    const DecoderConfig& config = loaded_.model->config();
+    const StepPlan plan =
+        plan_step(*loaded_.spec, config, planned,
+                  shape_of_batch(lengths, planned.run, config, mesh_.shape()));
+    log::info("peak memory per rank: {} MiB above what the process held before the model, {} MiB "
+              "planned",
+              peak >> 20, plan.memory.peak().total() >> 20);
+  }
+
   void save() {
     const ActivityScope writing(Activity::io, "save");
     const std::string folder = options_.output + "/hf";
@@ -175,6 +199,7 @@ class Trainer {
   std::optional<GoldenRecorder> recorder_;
   std::optional<MetricsWriter> metrics_;  // world rank 0 only
   StepMeter meter_;
+  int64_t memory_at_start_;
   double gemm_peak_;     // GFLOP/s of all ranks
   int64_t skipped_ = 0;  // steps in a row
 };
@@ -184,9 +209,11 @@ class Trainer {
 void run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
   check_on_rank_zero(mesh.world(), [&] { prepare_output(options); });
-  const LoadedModel loaded = load_model(options.run.model, mesh, options.run.dtype, options.run.memory);
+  const int64_t memory_at_start = resident_memory_bytes();
+  const LoadedModel loaded =
+      load_model(options.run.model, mesh, options.run.dtype, options.run.memory);
   Objective{options.loss, options.value_eps_clip}.validate(loaded.model->config());
-  Trainer(options, mesh, loaded).run();
+  Trainer(options, mesh, loaded, memory_at_start).run();
 }
 
 }  // namespace archon

@@ -66,7 +66,7 @@ ParameterUnit::ParameterUnit(const std::string& name, std::vector<Parameter*> pa
       parameters_(replicated_first(std::move(parameters))),
       arrived_(parameters_.size(), false) {}
 
-void ParameterUnit::allocate(Sharding& sharding) {
+void ParameterUnit::place(Sharding& sharding) {
   sharding_ = &sharding;
   const bool sharded = sharding.sharded();
   const int ranks = sharded ? sharding.group().size() : 1;
@@ -74,14 +74,18 @@ void ParameterUnit::allocate(Sharding& sharding) {
   for (const Parameter* parameter : parameters_) total += parameter->local_numel();
   block_ = (total + ranks - 1) / ranks;
   elements_ = block_ * ranks;
-  master_ = at::empty({block_}, at::kFloat);
 
   int64_t offset = 0;
   for (Parameter* parameter : parameters_) {
     parameter->place_ = {offset, block_, sharded ? sharding.group().rank() : 0, ranks};
-    parameter->master_ = block_view(master_, *parameter);
     offset += parameter->local_numel();
   }
+}
+
+void ParameterUnit::allocate(Sharding& sharding) {
+  place(sharding);
+  master_ = at::empty({block_}, at::kFloat);
+  for (Parameter* parameter : parameters_) parameter->master_ = block_view(master_, *parameter);
   allocate_values();
 }
 

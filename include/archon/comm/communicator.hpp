@@ -57,6 +57,9 @@ class Communicator {
 
   /// A group of this process alone; needs no MPI.
   static Communicator self();
+  /// Rank `rank` of a group of `size` that exists on paper: it tells its shape, for planning, and
+  /// cannot communicate.
+  static Communicator shape_only(int rank, int size, std::string name);
 
   int rank() const { return rank_; }
   int size() const { return size_; }
@@ -64,6 +67,10 @@ class Communicator {
   MPI_Comm mpi() const { return comm_.get(); }
   /// What this rank sent over this group so far; an asynchronous operation counts when it starts.
   const Traffic& traffic() const { return sent_; }
+
+  /// Up to so many bytes an all_reduce is one all_gather of the whole and a local sum; above, a
+  /// reduce_scatter and an all_gather of the sums.
+  static constexpr int64_t kSmallReduceBytes = 4096;
 
   /// In place, any shape.
   void all_reduce(at::Tensor tensor, ReduceOp op = ReduceOp::sum) const;

@@ -22,4 +22,7 @@ MicroBatchPlan plan_micro_batches(const std::vector<int64_t>& lengths,
 int64_t padding_multiple(int64_t hidden_size, int64_t element_size, int64_t pad_limit, int tp,
                          int cp);
 
+/// `tokens` padded to a multiple of `multiple`; at least one multiple.
+int64_t padded_tokens(int64_t tokens, int64_t multiple);
+
 }  // namespace archon

@@ -17,6 +17,9 @@ struct LoadedModel {
   std::string folder;
 };
 
+/// How the parameters of such a run are stored.
+ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory);
+
 /// Reads the config, builds the model, applies the architecture's hooks (tp, then cp), activation
 /// checkpointing and sharding, allocates this rank's shares and fills them from the folder's
 /// weights. `mesh` must outlive the model.

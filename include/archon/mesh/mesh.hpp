@@ -37,6 +37,8 @@ class Mesh {
   Mesh(MeshShape shape, MPI_Comm world);
   /// A mesh of this process alone; needs no MPI.
   static Mesh self();
+  /// The place of `rank` in a mesh on paper, for planning: its communicators cannot communicate.
+  static Mesh shape_only(MeshShape shape, int rank);
 
   const MeshShape& shape() const { return shape_; }
   int dp_rank() const { return dp_.rank(); }
@@ -58,7 +60,9 @@ class Mesh {
   bool is_data_parallel_head() const { return model_parallel_.rank() == 0; }
 
  private:
-  Mesh();
+  /// One communicator for each group, from make_group(name, rank in it, size).
+  template <class MakeGroup>
+  Mesh(MeshShape shape, int rank, const MakeGroup& make_group);
   MeshShape shape_;
   Communicator world_, dp_, cp_, tp_, model_parallel_, shard_group_;
 };

@@ -69,7 +69,9 @@ class ParameterUnit {
   const char* name() const { return name_; }
   const std::vector<Parameter*>& parameters() const { return parameters_; }
 
-  /// Storage for masters (uninitialised) and values. `sharding` must outlive the unit.
+  /// Decides which rank owns what; no memory yet. `sharding` must outlive the unit.
+  void place(Sharding& sharding);
+  /// Places, and provides storage for masters (uninitialised) and values.
   void allocate(Sharding& sharding);
   /// Elements of the flat buffer, and of the block that this rank owns.
   int64_t elements() const { return elements_; }
