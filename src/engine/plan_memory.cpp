@@ -56,7 +56,8 @@ struct BlockSizes {
   /// Beyond what is kept, at the end of the block's forward.
   int64_t forward_work(Recompute recompute) const {
     if (recompute == Recompute::none) return reduction();
-    const int64_t mlp = (gathers ? 0 : whole) + (recompute == Recompute::full ? 3 : 1) * glu / tiles;
+    const int64_t mlp =
+        (gathers ? 0 : whole) + (recompute == Recompute::full ? 3 : 1) * glu / tiles;
     const int64_t attention = attention_in + 2 * qkv;
     return reduction() + 2 * stream + std::max(mlp, attention);
   }
@@ -107,7 +108,8 @@ class MemoryWalk {
   std::vector<MemoryPhase> phases() const {
     std::vector<MemoryPhase> all = {forward(), head(), head_backward()};
     std::vector<MemoryPhase> backward;
-    for (int64_t layer = layers_ - 1; layer >= 0; --layer) backward.push_back(layer_backward(layer));
+    for (int64_t layer = layers_ - 1; layer >= 0; --layer)
+      backward.push_back(layer_backward(layer));
     all.push_back(*std::max_element(
         backward.begin(), backward.end(),
         [](const MemoryPhase& a, const MemoryPhase& b) { return a.total() < b.total(); }));
@@ -206,16 +208,15 @@ class MemoryWalk {
     phase[MemoryUse::activations] += sizes_.saved() - sizes_.stream;
     phase[MemoryUse::working] = sizes_.backward_work();
     phase[MemoryUse::exchange] = outgoing(unit) + in_flight(before);
-    add_gathered(phase, unit,
-                 layer > 0 && shapes_.policy.reshard_after_forward ? &shapes_.layer(layer - 1)
-                                                                   : nullptr);
+    add_gathered(
+        phase, unit,
+        layer > 0 && shapes_.policy.reshard_after_forward ? &shapes_.layer(layer - 1) : nullptr);
     if (several_) return phase;
     for (int64_t later = layer + 1; later < layers_; ++later)
       phase[MemoryUse::gradients] += gradient(shapes_.layer(later));
     phase[MemoryUse::gradients] += gradient(shapes_.last());
     // In flight is not summed yet; without sharding the layer's own gradients are here.
-    phase[MemoryUse::gradients] +=
-        shapes_.sharding.sharded() ? -gradient(before) : gradient(unit);
+    phase[MemoryUse::gradients] += shapes_.sharding.sharded() ? -gradient(before) : gradient(unit);
     return phase;
   }
 
@@ -223,7 +224,8 @@ class MemoryWalk {
     MemoryPhase phase = at("backward of the embedding", 0);
     const int64_t e = shapes_.element(), narrow = e < kFloat ? 1 : 0;
     const ParameterUnit& unit = shapes_.embedding();
-    phase[MemoryUse::gradients] = all_gradients_ - (several_ || shapes_.tied() ? 0 : gradient(unit));
+    phase[MemoryUse::gradients] =
+        all_gradients_ - (several_ || shapes_.tied() ? 0 : gradient(unit));
     // The table in float32 and in the compute type, the gradient in float32.
     phase[MemoryUse::working] = head_weight() * (kFloat + narrow * e) + sizes_.stream +
                                 (sizes_.gathers ? sizes_.whole : 0) +
@@ -269,13 +271,15 @@ class MemoryWalk {
 void find_largest_buffer(const ShapeModel& shapes, const BlockSizes& sizes, int64_t logits,
                          MemoryPlan& plan) {
   const auto offer = [&](const std::string& name, int64_t bytes) {
-    if (bytes > plan.largest_bytes) std::tie(plan.largest_name, plan.largest_bytes) = std::tie(name, bytes);
+    if (bytes > plan.largest_bytes)
+      std::tie(plan.largest_name, plan.largest_bytes) = std::tie(name, bytes);
   };
   for (const ParameterUnit* unit : shapes.units) {
     offer(std::string("masters of ") + unit->name(), unit->block() * kFloat);
     if (shapes.sharding.sharded()) {
       offer(std::string("parameters of ") + unit->name(), unit->elements() * shapes.element());
-      offer(std::string("gradients of ") + unit->name(), unit->elements() * shapes.gradient_element());
+      offer(std::string("gradients of ") + unit->name(),
+            unit->elements() * shapes.gradient_element());
     }
   }
   offer("gate and up projections", 2 * sizes.glu / sizes.tiles);
@@ -290,7 +294,7 @@ void find_largest_buffer(const ShapeModel& shapes, const BlockSizes& sizes, int6
 
 std::string to_string(MemoryUse use) {
   constexpr std::array<const char*, kMemoryUses> kNames = {
-      "masters",  "values",      "gradients", "optimizer", "gathered", "exchange",
+      "masters",     "values",  "gradients", "optimizer", "gathered", "exchange",
       "activations", "working", "head",      "batch",     "fixed"};
   return kNames[static_cast<std::size_t>(use)];
 }

@@ -5,7 +5,6 @@
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
-#include "archon/base/memory.hpp"
 #include "archon/comm/rank_zero.hpp"
 #include "archon/data/sampler.hpp"
 #include "archon/engine/evaluate.hpp"
@@ -172,12 +171,12 @@ class Trainer {
     for (const int64_t sequence : sampler_.batch(1))
       lengths.push_back(batcher_.dataset().length(sequence));
     const DecoderConfig& config = loaded_.model->config();
-    const StepPlan plan =
-        plan_step(*loaded_.spec, config, planned,
-                  shape_of_batch(lengths, planned.run, config, mesh_.shape()));
-    log::info("peak memory per rank: {} MiB above what the process held before the model, {} MiB "
-              "planned",
-              peak >> 20, plan.memory.peak().total() >> 20);
+    const StepPlan plan = plan_step(*loaded_.spec, config, planned,
+                                    shape_of_batch(lengths, planned.run, config, mesh_.shape()));
+    log::info(
+        "peak memory per rank: {} MiB above what the process held before the model, {} MiB "
+        "planned",
+        peak >> 20, plan.memory.peak().total() >> 20);
   }
 
   void save() {

@@ -49,6 +49,7 @@ TrainOptions options_for(const std::string& model, const MeshShape& shape, Shard
   options.output = work_folder("plan") + "/run";
   options.steps = 1;
   options.batch_sequences = 0;
+  options.shuffle = false;
   options.save_hf = false;
   return options;
 }
@@ -61,7 +62,8 @@ std::map<std::string, PlannedTraffic> planned(const TrainOptions& options) {
   const BatchShape batch = shape_of_batch(kLengths, options.run, config, options.run.mesh);
   std::map<std::string, PlannedTraffic> largest;
   for (int rank = 0; rank < options.run.mesh.size(); ++rank)
-    for (const auto& [axis, sent] : plan_step(spec, config, options, batch, rank).traffic.by_axis()) {
+    for (const auto& [axis, sent] :
+         plan_step(spec, config, options, batch, rank).traffic.by_axis()) {
       PlannedTraffic& most = largest[axis == "shard_group" ? "shard" : axis];
       most.bytes = std::max(most.bytes, sent.bytes);
       most.messages = std::max(most.messages, sent.messages);
@@ -76,8 +78,7 @@ void check_traffic(const TrainOptions& options) {
   std::string line;
   BOOST_REQUIRE(std::getline(lines, line));
   const Json row = Json::parse(line);
-  for (const auto& [axis, sent] : planned(options))
-    BOOST_TEST_CONTEXT(axis) {
+  for (const auto& [axis, sent] : planned(options)) BOOST_TEST_CONTEXT(axis) {
       BOOST_TEST(row.at(axis + "_bytes").get<int64_t>() == sent.bytes);
       BOOST_TEST(row.at(axis + "_messages").get<int64_t>() == sent.messages);
     }
@@ -111,9 +112,9 @@ BOOST_AUTO_TEST_CASE(sharding_and_recomputing_need_less_memory) {
     const HfConfig hf = HfConfig::read(options.run.model);
     const ModelSpec& spec = ModelRegistry::instance().find(hf.model_type());
     const DecoderConfig config = spec.parse_config(hf);
-    return plan_step(spec, config, options,
-                     shape_of_batch(std::vector<int64_t>(64, 64), options.run, config,
-                                    options.run.mesh))
+    return plan_step(
+               spec, config, options,
+               shape_of_batch(std::vector<int64_t>(64, 64), options.run, config, options.run.mesh))
         .memory.peak()
         .total();
   };
