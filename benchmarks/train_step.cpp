@@ -2,27 +2,28 @@
 // products reach with the same threads just before and after each step.
 //
 //   [mpiexec -n N] bench_train_step [--config FILE] [--dtype float32|bfloat16] [--dp D] [--cp C]
-//       [--tp T] [--tokens N] [--steps N] [--warmup N] [--threads N] [--json FILE]
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/randn.h>
+//       [--tp T] [--shard none|optimizer|full] [--activation-checkpointing none|full|selective]
+//       [--tokens N] [--steps N] [--warmup N] [--threads N] [--json FILE]
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <ATen/Parallel.h>
 #include <boost/program_options.hpp>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <numeric>
+#include <optional>
 
 #include "archon/base/error.hpp"
+#include "archon/base/memory.hpp"
+#include "archon/engine/flop.hpp"
+#include "archon/engine/gemm_peak.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/engine/train_step.hpp"
 #include "archon/io/hdf5.hpp"
 #include "archon/model/plugin_loader.hpp"
-#include "archon/parallel/matmul.hpp"
 #include "measure.hpp"
 
 namespace fs = std::filesystem;
@@ -34,9 +35,10 @@ namespace {
 
 constexpr uint64_t kSeed = 7;
 constexpr int64_t kLengths[] = {512, 384, 128, 1024};  // cycled
+constexpr double kPeakSeconds = 0.5;                   // for each kind of product
 
 struct Settings {
-  std::string config, dtype, json;
+  std::string config, dtype, shard, checkpointing, json;
   MeshShape mesh;
   int64_t tokens = 0;  // per dp rank
   int steps = 0, warmup = 0, threads = 0;
@@ -46,6 +48,18 @@ struct Settings {
     ARCHON_VALIDATE(dtype == "float32" || dtype == "bfloat16",
                     "--dtype {} is no compute type; choose float32 or bfloat16", dtype);
     return dtype == "float32" ? at::kFloat : at::kBFloat16;
+  }
+  MemoryOptions memory() const {
+    const std::map<std::string, ShardMode> modes = {
+        {"none", ShardMode::none}, {"optimizer", ShardMode::optimizer}, {"full", ShardMode::full}};
+    using Mode = ActivationCheckpointing::Mode;
+    const std::map<std::string, Mode> checkpointings = {
+        {"none", Mode::none}, {"full", Mode::full}, {"selective", Mode::selective}};
+    ARCHON_VALIDATE(modes.contains(shard), "--shard {}; choose none, optimizer or full", shard);
+    ARCHON_VALIDATE(checkpointings.contains(checkpointing),
+                    "--activation-checkpointing {}; choose none, full or selective", checkpointing);
+    return {.shard = modes.at(shard),
+            .activations = {.checkpointing = {.mode = checkpointings.at(checkpointing)}}};
   }
 };
 
@@ -60,6 +74,9 @@ Settings parse(int argc, char** argv) {
     ("dp", po::value(&s.mesh.dp)->default_value(-1), "data parallelism")
     ("cp", po::value(&s.mesh.cp)->default_value(1), "context parallelism")
     ("tp", po::value(&s.mesh.tp)->default_value(1), "tensor parallelism")
+    ("shard", po::value(&s.shard)->default_value("full"), "none, optimizer or full")
+    ("activation-checkpointing", po::value(&s.checkpointing)->default_value("none"),
+     "none, full or selective")
     ("tokens", po::value(&s.tokens)->default_value(2048), "tokens per data-parallel rank and step")
     ("steps", po::value(&s.steps)->default_value(5), "steps that count")
     ("warmup", po::value(&s.warmup)->default_value(2), "steps before them")
@@ -129,56 +146,18 @@ void write_dataset(const std::string& path, const std::vector<int64_t>& lengths,
   file.flush();
 }
 
-/// FLOP of a step: 6 per parameter of a matrix product and token, and causal attention.
-double step_flop(const DecoderConfig& config, int64_t parameters,
-                 const std::vector<int64_t>& lengths, int dp) {
-  const int64_t lookup = config.tied_embeddings ? 0 : config.vocab_size * config.hidden_size;
-  const double width = static_cast<double>(config.num_heads * config.head_dim);
-  double flop = 0;
-  for (const int64_t length : lengths) {
-    const double n = static_cast<double>(length);
-    flop += 6.0 * static_cast<double>(parameters - lookup) * n +
-            6.0 * static_cast<double>(config.num_layers) * width * n * n;
-  }
-  return flop * dp;
-}
-
-/// The fastest matrix product this machine offers to all ranks at a time.
-class GemmPeak {
- public:
-  explicit GemmPeak(at::ScalarType dtype)
-      : a_(at::randn({kSize, kSize}, dtype)),
-        b_(at::randn({kSize, kSize}, dtype)),
-        c_(at::empty_like(a_)) {}
-
-  /// GFLOP/s over all ranks: the faster of LibTorch's default and oneDNN.
-  double measure(const Communicator& world) {
-    const double time =
-        std::min(seconds(world, [&] { repeat([&] { at::mm_out(c_, a_, b_.t()); }); }),
-                 seconds(world, [&] { repeat([&] { matmul_nt(a_, b_); }); }));
-    return 2e-9 * kSize * kSize * kSize * kRepetitions * world.size() / time;
-  }
-
- private:
-  static constexpr int64_t kSize = 2048;
-  static constexpr int kRepetitions = 5;
-  template <class Body>
-  static void repeat(const Body& body) {
-    for (int i = 0; i < kRepetitions; ++i) body();
-  }
-  at::Tensor a_, b_, c_;
-};
-
 struct Measured {
   std::vector<double> step, peak;  // seconds; GFLOP/s (one more)
   double first_loss = 0, last_loss = 0;
   int64_t faults = 0;  // per step
+  int64_t memory = 0;  // most bytes after the warm-up
 };
 
 TrainOptions train_options(const Settings& settings, const std::string& data) {
   TrainOptions options;
   options.run.data = data;
   options.run.dtype = settings.compute_dtype();
+  options.run.memory = settings.memory();
   options.run.micro_batch_tokens = settings.tokens;
   options.clip_grad_norm = 0;
   return options;
@@ -190,10 +169,14 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
   const auto optimizer = make_optimizer(options, *loaded.model, loaded.spec->adapter);
   std::vector<int64_t> sequences(batcher.dataset().size());
   std::iota(sequences.begin(), sequences.end(), 0);
-  GemmPeak peak(options.run.dtype);
+  std::optional<GemmPeak> peak;
   Measured result;
   for (int step = -settings.warmup; step < settings.steps; ++step) {
-    if (step == 0) result.peak.push_back(peak.measure(mesh.world()));
+    if (step == 0) {
+      result.memory = peak_memory_bytes();
+      peak.emplace(options.run.dtype);
+      result.peak.push_back(peak->measure(mesh.world(), kPeakSeconds));
+    }
     const int64_t faults = minor_faults();
     StepResult done;
     const double time = seconds(mesh.world(), [&] {
@@ -204,13 +187,13 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
     if (step < 0) continue;
     result.faults += (minor_faults() - faults) / settings.steps;
     result.step.push_back(time);
-    result.peak.push_back(peak.measure(mesh.world()));
+    result.peak.push_back(peak->measure(mesh.world(), kPeakSeconds));
   }
   return result;
 }
 
 Json report(const Settings& settings, const Mesh& mesh, const Measured& measured, double flop,
-            int64_t parameters) {
+            int64_t parameters, int64_t start) {
   const int64_t tokens = settings.tokens * mesh.shape().dp;
   std::vector<double> rates, shares, peaks;
   for (std::size_t i = 0; i < measured.step.size(); ++i) {
@@ -218,8 +201,9 @@ Json report(const Settings& settings, const Mesh& mesh, const Measured& measured
     peaks.push_back((measured.peak[i] + measured.peak[i + 1]) / 2);
     shares.push_back(rates.back() / peaks.back());
   }
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
+  const auto largest_mib = [&](int64_t bytes) {
+    return static_cast<double>(mesh.world().all_reduce(bytes, ReduceOp::max)) / (1 << 20);
+  };
   return {{"model", fs::path(settings.config).stem().string()},
           {"dtype", settings.dtype},
           {"mesh", to_string(mesh.shape())},
@@ -232,7 +216,9 @@ Json report(const Settings& settings, const Mesh& mesh, const Measured& measured
           {"gemm_peak_gflops", to_json(summarize(peaks))},
           {"share_of_peak", to_json(summarize(shares))},
           {"minor_faults_per_step", measured.faults},
-          {"peak_rss_mib", usage.ru_maxrss / 1024},
+          {"peak_rss_mib", largest_mib(measured.memory)},
+          {"memory_at_start_mib", largest_mib(start)},
+          {"memory_above_start_mib", largest_mib(measured.memory - start)},
           {"first_loss", measured.first_loss},
           {"last_loss", measured.last_loss}};
 }
@@ -249,8 +235,10 @@ void print(const Json& row) {
   fmt::print("  matrix product    {} GFLOP/s\n", to_string(summary("gemm_peak_gflops"), 0));
   fmt::print("  training / peak   {}\n", to_string(summary("share_of_peak")));
   fmt::print(
-      "  faults per step   {}\n  peak memory       {} MiB\n  loss              {:.4f} to {:.4f}\n",
-      row["minor_faults_per_step"].get<int64_t>(), row["peak_rss_mib"].get<int64_t>(),
+      "  faults per step   {}\n  memory            {:.0f} MiB above the {:.0f} MiB before the model\n"
+      "  loss              {:.4f} to {:.4f}\n",
+      row["minor_faults_per_step"].get<int64_t>(), row["memory_above_start_mib"].get<double>(),
+      row["memory_at_start_mib"].get<double>(),
       row["first_loss"].get<double>(), row["last_loss"].get<double>());
 }
 
@@ -259,6 +247,7 @@ void run(const Settings& settings, MpiEnvironment& mpi) {
   load_plugins({});
   const Mesh mesh(resolve_mesh_shape(settings.mesh, mpi.world_size()), MPI_COMM_WORLD);
   const WorkFolder folder(mesh.world());
+  const int64_t start = resident_memory_bytes();
   const std::vector<int64_t> lengths = cycle_lengths(settings.tokens);
   if (mpi.world_rank() == 0) {
     run_init(settings.config, kSeed, folder / "model", at::kFloat, int64_t{1} << 40);
@@ -266,12 +255,15 @@ void run(const Settings& settings, MpiEnvironment& mpi) {
     write_dataset(folder / "data.h5", lengths, mesh.shape().dp, hf.integer("vocab_size"));
   }
   mesh.world().barrier();
-  const LoadedModel loaded = load_model(folder / "model", mesh, settings.compute_dtype());
+  const LoadedModel loaded =
+      load_model(folder / "model", mesh, settings.compute_dtype(), settings.memory());
   const Measured measured =
       measure(settings, train_options(settings, folder / "data.h5"), loaded, mesh);
   const int64_t parameters = count_parameters(*loaded.model);
-  const double flop = step_flop(loaded.model->config(), parameters, lengths, mesh.shape().dp);
-  const Json row = report(settings, mesh, measured, flop, parameters);
+  const TrainingFlop training(loaded.model->config());
+  double flop = 0;
+  for (const int64_t length : lengths) flop += training.of_sequence(length) * mesh.shape().dp;
+  const Json row = report(settings, mesh, measured, flop, parameters, start);
   if (mpi.world_rank() != 0) return;
   print(row);
   if (!settings.json.empty()) std::ofstream(settings.json) << row.dump(1) << '\n';

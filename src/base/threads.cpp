@@ -1,5 +1,6 @@
 #include "archon/base/threads.hpp"
 
+#include <fmt/format.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -16,6 +17,11 @@ int available_cores() {
 
 int threads_per_rank(int cores, int ranks_sharing_them) {
   return std::max(1, cores / std::max(1, ranks_sharing_them));
+}
+
+std::string describe_cores(int cores, int ranks_sharing_them) {
+  return fmt::format("{} core{}, shared by {} rank{}", cores, cores == 1 ? "" : "s",
+                     ranks_sharing_them, ranks_sharing_them == 1 ? "" : "s");
 }
 
 }  // namespace archon

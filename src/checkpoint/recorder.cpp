@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "archon/base/activity.hpp"
 #include "archon/comm/rank_zero.hpp"
 
 namespace archon {
@@ -36,6 +37,7 @@ std::string GoldenRecorder::path(const std::string& name) const {
 void GoldenRecorder::begin_step(int64_t step) { step_ = step; }
 
 void GoldenRecorder::begin_activations(int64_t tokens) {
+  const ActivityScope writing(Activity::io, "record");
   TokenOutputs outputs(file(), mesh_);
   for (const std::string& name : activation_names(model_.config().num_layers))
     outputs.create(path("activations/" + name), {model_.config().hidden_size}, tokens);
@@ -43,6 +45,7 @@ void GoldenRecorder::begin_activations(int64_t tokens) {
 
 void GoldenRecorder::activations(const std::map<std::string, at::Tensor>& streams,
                                  const TokenPlaces& places) {
+  const ActivityScope writing(Activity::io, "record");
   TokenOutputs outputs(file(), mesh_);
   for (const auto& [name, stream] : streams)
     outputs.write(path("activations/" + name), stream, places);
@@ -57,11 +60,11 @@ void GoldenRecorder::grad_norm(double norm) {
 }
 
 void GoldenRecorder::gradients() {
-  write_tensors("gradients", [](const Parameter& p) -> const at::Tensor& { return p.grad(); });
+  write_tensors("gradients", [](const Parameter& p) { return p.grad(); });
 }
 
 void GoldenRecorder::weights() {
-  write_tensors("weights", [](const Parameter& p) -> const at::Tensor& { return p.master(); });
+  write_tensors("weights", [](const Parameter& p) { return p.master(); });
 }
 
 void GoldenRecorder::finish() {
@@ -69,10 +72,9 @@ void GoldenRecorder::finish() {
 }
 
 void GoldenRecorder::write_tensors(
-    const std::string& group, const std::function<const at::Tensor&(const Parameter&)>& select) {
-  // One tp group holds everything; the others have the same bits.
-  if (mesh_.dp_rank() != 0 || mesh_.cp_rank() != 0) return;
-  for_each_whole_tensor(model_, adapter_, mesh_.tp(), select,
+    const std::string& group, const std::function<at::Tensor(const Parameter&)>& select) {
+  const ActivityScope writing(Activity::io, "record");
+  for_each_whole_tensor(model_, adapter_, mesh_, select,
                         [&](const std::string& name, const at::Tensor& whole) {
                           if (file_) file_->file().write(path(group + "/" + name), whole);
                         });

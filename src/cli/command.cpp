@@ -27,6 +27,7 @@ const std::vector<CommandEntry>& commands() {
       {"diff", "compare two HDF5 files or model folders, dataset by dataset", make_diff},
       {"inspect", "say what is in an HDF5 file, a safetensors file or a model folder",
        make_inspect},
+      {"plan", "predict memory and traffic of a training step, without a run", make_plan},
       {"doctor", "show what this machine offers, each part proven by a live check", make_doctor},
       {"plugins", "list the model architectures that are loaded", make_plugins},
   };

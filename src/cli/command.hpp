@@ -64,6 +64,7 @@ std::unique_ptr<Command> make_forward();
 std::unique_ptr<Command> make_init();
 std::unique_ptr<Command> make_diff();
 std::unique_ptr<Command> make_inspect();
+std::unique_ptr<Command> make_plan();
 std::unique_ptr<Command> make_doctor();
 std::unique_ptr<Command> make_plugins();
 

@@ -198,10 +198,9 @@ Finding check_memory() {
 Finding check_threads(int ranks_sharing_cores) {
   const int threads = at::get_num_threads();
   const int working = count_working_threads();
-  const std::string text =
-      fmt::format("{} core{}, shared by {} rank{}; {} thread{} per rank, {} seen working",
-                  available_cores(), available_cores() == 1 ? "" : "s", ranks_sharing_cores,
-                  ranks_sharing_cores == 1 ? "" : "s", threads, threads == 1 ? "" : "s", working);
+  const std::string text = fmt::format("{}; {} thread{} per rank, {} seen working",
+                                       describe_cores(available_cores(), ranks_sharing_cores),
+                                       threads, threads == 1 ? "" : "s", working);
   return {working >= threads ? Status::ok : Status::failed, text};
 }
 

@@ -15,6 +15,17 @@ void add_mesh_options(OptionSet& options, RunOptions& run) {
   options.add("seed", integer<uint64_t>(run.seed, 0), "seed of everything random");
 }
 
+void add_shard_option(OptionSet& options, RunOptions& run) {
+  options.group("Memory");
+  options.add("shard",
+              choice<ShardMode>(run.memory.shard, {{"none", ShardMode::none},
+                                                   {"optimizer", ShardMode::optimizer},
+                                                   {"full", ShardMode::full}}),
+              "over the dp x cp ranks: full = parameters, gathered block by block as they are used, "
+              "gradients and optimizer state; optimizer = gradients and optimizer state; none = "
+              "everything on every rank");
+}
+
 void add_input_options(OptionSet& options, RunOptions& run) {
   options.require("model", text(run.model, "DIR"),
                   "HuggingFace folder: config.json and safetensors");

@@ -20,6 +20,8 @@ struct SessionOptions {
 
 /// --dp --cp --tp --dtype --seed
 void add_mesh_options(OptionSet& options, RunOptions& run);
+/// --shard: what every command with a model offers.
+void add_shard_option(OptionSet& options, RunOptions& run);
 /// --model --data, both required
 void add_input_options(OptionSet& options, RunOptions& run);
 /// --micro-batch-tokens --max-sequence --pad-limit
@@ -31,6 +33,12 @@ void add_session_options(OptionSet& options, SessionOptions& session);
 /// --threads --collective-timeout --log-level --config: what commands without a model need.
 void add_process_options(OptionSet& options, SessionOptions& session);
 
+/// --shard and the rest of what decides about memory in training.
+void add_memory_options(OptionSet& options, RunOptions& run);
+/// InputError when these do not go together.
+void check_memory_options(const RunOptions& run);
+/// --optimizer
+void add_optimizer_option(OptionSet& options, TrainOptions& train);
 /// Everything of `train`, but for the session.
 void add_train_options(OptionSet& options, TrainOptions& train);
 /// InputError when options of `train` do not go together.

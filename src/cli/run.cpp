@@ -64,12 +64,22 @@ bool asks_for_help(const std::vector<std::string>& arguments) {
   });
 }
 
+/// Sets this rank's threads; says what their number comes from.
+std::string set_threads(const SessionOptions& session, const MpiEnvironment& mpi) {
+  if (session.threads > 0) {
+    at::set_num_threads(session.threads);
+    return "--threads";
+  }
+  if (std::getenv("OMP_NUM_THREADS") != nullptr) return "OMP_NUM_THREADS";
+  const int cores = available_cores(), sharing = mpi.ranks_sharing_cores();
+  at::set_num_threads(threads_per_rank(cores, sharing));
+  return describe_cores(cores, sharing);
+}
+
 void start_session(const SessionOptions& session, const MpiEnvironment& mpi) {
   log::configure(session.log_level, mpi.world_rank(), mpi.world_size());
-  if (session.threads > 0)
-    at::set_num_threads(session.threads);
-  else if (std::getenv("OMP_NUM_THREADS") == nullptr)
-    at::set_num_threads(threads_per_rank(available_cores(), mpi.ranks_sharing_cores()));
+  const std::string source = set_threads(session, mpi);
+  log::info("threads per rank: {} ({})", at::get_num_threads(), source);
   if (session.deterministic)
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
 }

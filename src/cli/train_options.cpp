@@ -34,10 +34,7 @@ void add_loss_options(OptionSet& options, TrainOptions& train) {
 
 void add_optimizer_options(OptionSet& options, TrainOptions& train) {
   options.group("Optimizer");
-  options.add("optimizer",
-              choice<OptimizerKind>(train.optimizer,
-                                    {{"adamw", OptimizerKind::adamw}, {"sgd", OptimizerKind::sgd}}),
-              "update rule; weight decay is decoupled in both");
+  add_optimizer_option(options, train);
   options.add("lr", number(train.schedule.lr, kNotNegative), "learning rate, the schedule's peak");
   options.add("lr-schedule",
               choice<Shape>(train.schedule.shape, {{"constant", Shape::constant},
@@ -57,6 +54,10 @@ void add_optimizer_options(OptionSet& options, TrainOptions& train) {
               "parameters without weight decay: a glob of HuggingFace names");
   options.add("clip-grad-norm", number(train.clip_grad_norm, kNotNegative),
               "largest global gradient norm; larger gradients are scaled down; 0 = off");
+  options.add(
+      "max-skipped-steps", integer<int64_t>(train.max_skipped_steps, 0),
+      "end the run with exit code 3 after so many steps in a row whose gradient norm is not "
+      "finite (such steps change no weight); 0 = never");
 }
 
 void add_evaluation_options(OptionSet& options, TrainOptions& train) {
@@ -89,7 +90,37 @@ void add_record_options(OptionSet& options, TrainOptions& train) {
               "tensors to record");
 }
 
+void add_profile_options(OptionSet& options, TrainOptions& train) {
+  ProfileOptions& profile = train.profile;
+  options.group("Profile, for chrome://tracing or ui.perfetto.dev");
+  options.add("profile", text(profile.file, "FILE"),
+              "JSON file for a trace: what each rank does when, one track a rank");
+  options.add("profile-steps", step_range(profile.first_step, profile.last_step), "steps to trace");
+}
+
 }  // namespace
+
+void add_optimizer_option(OptionSet& options, TrainOptions& train) {
+  options.add("optimizer",
+              choice<OptimizerKind>(train.optimizer,
+                                    {{"adamw", OptimizerKind::adamw}, {"sgd", OptimizerKind::sgd}}),
+              "update rule; weight decay is decoupled in both");
+}
+
+void add_memory_options(OptionSet& options, RunOptions& run) {
+  MemoryOptions& memory = run.memory;
+  add_shard_option(options, run);
+  options.add("reshard-after-forward", on_off(memory.reshard_after_forward),
+              "--shard full: release a block's parameters between forward and backward; off "
+              "gathers them once per micro-batch and holds them");
+  options.add("activation-checkpointing",
+              activation_checkpointing(memory.activations.checkpointing),
+              "recompute in backward: full = every block; every-K = every Kth block; selective = "
+              "norms, rotary embedding and SwiGLU, but neither attention nor matrix products");
+  options.add("mlp-tile-tokens", integer<int64_t>(memory.activations.mlp_tile_tokens, 0),
+              "for long sequences: feed-forward on so many of a rank's tokens at a time, "
+              "recomputed in backward; 0 = all at once");
+}
 
 void add_train_options(OptionSet& options, TrainOptions& train) {
   options.group("Model and data");
@@ -99,9 +130,17 @@ void add_train_options(OptionSet& options, TrainOptions& train) {
   add_batch_group(options, train);
   add_loss_options(options, train);
   add_optimizer_options(options, train);
+  add_memory_options(options, train.run);
   add_evaluation_options(options, train);
   add_record_options(options, train);
+  add_profile_options(options, train);
   add_mesh_options(options, train.run);
+}
+
+void check_memory_options(const RunOptions& run) {
+  ARCHON_VALIDATE(run.memory.reshard_after_forward || run.memory.shard == ShardMode::full,
+                  "--reshard-after-forward off goes with --shard full only: otherwise parameters "
+                  "are never released; leave it out, or give --shard full");
 }
 
 void check_train_options(const TrainOptions& train) {
@@ -110,6 +149,7 @@ void check_train_options(const TrainOptions& train) {
   ARCHON_VALIDATE(train.steps == 0 || train.epochs == 0,
                   "--steps {} and --epochs {} are both given; give one of them", train.steps,
                   train.epochs);
+  check_memory_options(train.run);
   ARCHON_VALIDATE(train.eval_every == 0 || !train.eval_data.empty(),
                   "--eval-every {} has nothing to evaluate; name a data set with --eval-data FILE",
                   train.eval_every);

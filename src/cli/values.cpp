@@ -113,7 +113,25 @@ Value bytes(std::int64_t& target) {
     ARCHON_VALIDATE(parse_bytes(given, target),
                     "must be a size such as 500MB, 5GB or 5GiB, 1 byte or larger");
   };
-  return {.placeholder = "SIZE", .initial = show_bytes(target), .set = set};
+  return {.placeholder = "SIZE", .initial = target == 0 ? "" : show_bytes(target), .set = set};
+}
+
+Value activation_checkpointing(ActivationCheckpointing& target) {
+  using Mode = ActivationCheckpointing::Mode;
+  const auto set = [&target](const std::string& given) {
+    const std::string prefix = "every-";
+    if (given.starts_with(prefix)) {
+      int64_t every = 0;
+      if (!parse_integer(given.substr(prefix.size()), every) || every < 1)
+        throw_input_error("must name a whole number from 1 after \"every-\", as in every-2");
+      target = {Mode::every, every};
+    } else if (given == "none" || given == "full" || given == "selective") {
+      target = {given == "none" ? Mode::none : given == "full" ? Mode::full : Mode::selective};
+    } else {
+      throw_input_error("must be none, full, every-K or selective");
+    }
+  };
+  return {.placeholder = "none|full|every-K|selective", .initial = "none", .set = set};
 }
 
 Value step_range(std::int64_t& first, std::int64_t& last) {

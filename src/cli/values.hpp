@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "archon/base/error.hpp"
+#include "archon/model/model.hpp"
 
 namespace archon::cli {
 
@@ -79,10 +80,13 @@ Value integer(Integer& target, Integer low, Integer high = std::numeric_limits<I
 
 /// Ranks along one axis of the mesh: 1 or more, or -1 for "computed".
 Value mesh_axis(int& target);
-/// A size in bytes with an optional unit: 500MB, 5GB (powers of 1000), 5GiB (of 1024).
+/// A size in bytes with an optional unit: 500MB, 5GB (powers of 1000), 5GiB (of 1024). A default of
+/// 0 stands for "not given".
 Value bytes(std::int64_t& target);
 /// Steps as FIRST-LAST, or one step; from 1.
 Value step_range(std::int64_t& first, std::int64_t& last);
+/// none, full, selective, or every-K for a K from 1.
+Value activation_checkpointing(ActivationCheckpointing& target);
 /// Any of several names, with commas between them; those named are set, the others cleared.
 Value subset(std::vector<std::pair<std::string, bool*>> members);
 

@@ -2,20 +2,15 @@
 
 #include <ATen/ops/empty.h>
 
-#include <set>
-
+#include "archon/base/activity.hpp"
 #include "archon/base/error.hpp"
+#include "archon/base/intern.hpp"
 #include "archon/comm/watchdog.hpp"
 #include "reduce.hpp"
 #include "transfer.hpp"
 
 namespace archon {
 namespace {
-
-const std::string* intern(const std::string& name) {
-  static std::set<std::string> names;
-  return &*names.insert(name).first;
-}
 
 void check_tensor(const at::Tensor& tensor, const char* operation) {
   ARCHON_ENSURE(tensor.defined() && tensor.device().is_cpu() && tensor.is_contiguous(),
@@ -60,20 +55,45 @@ Communicator::Communicator(MpiComm comm, std::string name)
 
 Communicator Communicator::self() { return Communicator(MpiComm(), "self"); }
 
+Communicator Communicator::shape_only(int rank, int size, std::string name) {
+  Communicator group(MpiComm(), std::move(name));
+  group.rank_ = rank;
+  group.size_ = size;
+  return group;
+}
+
+Traffic& Traffic::operator+=(const Traffic& other) {
+  bytes += other.bytes;
+  messages += other.messages;
+  return *this;
+}
+
 // Blocking: start and finish under one watchdog scope. Asynchronous: start now, finish in wait.
 template <class Start, class Finish>
-Work Communicator::launch(const char* operation, bool async, Start start, Finish finish) const {
+Work Communicator::launch(const char* operation, const Traffic& sent, Transfer& transfer,
+                          bool async, Start start, Finish finish) const {
   const int64_t number = ++started_;
+  sent_ += sent;
+  const char* const axis = name_;
+  const TraceDetail detail = {.axis = axis, .bytes = sent.bytes};
   if (!async) {
-    const CollectiveScope scope(operation, name_->c_str(), number);
+    const ActivityScope activity(Activity::communication, operation, detail);
+    const CollectiveScope scope(operation, axis, number);
     start();
     finish();
     return Work();
   }
-  start();
-  return Work([operation, axis = name_->c_str(), number, finish = std::move(finish)] {
+  const TraceOperation under_way(operation, detail);
+  {
+    const ActivityScope activity(Activity::communication, "start", {.axis = axis});
+    start();
+    transfer.started();
+  }
+  return Work([operation, axis, number, under_way, finish = std::move(finish)] {
+    const ActivityScope activity(Activity::communication, "wait", {.axis = axis});
     const CollectiveScope scope(operation, axis, number);
     finish();
+    under_way.complete();
   });
 }
 
@@ -82,15 +102,14 @@ Work Communicator::all_reduce_impl(at::Tensor tensor, ReduceOp op, bool async) c
   if (size_ == 1 || tensor.numel() == 0) return Work();
   // Small: everyone gathers everything and reduces it. Large: reduce_scatter (an all-to-all and
   // a local sum, which beats MPI's own by far and rounds once), then all_gather.
-  constexpr int64_t kSmallBytes = 4096;
   const at::Tensor flat = tensor.view({-1});
   const std::size_t element_size = tensor.element_size();
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
-  if (static_cast<int64_t>(tensor.nbytes()) <= kSmallBytes) {
+  if (static_cast<int64_t>(tensor.nbytes()) <= kSmallReduceBytes) {
     const at::Tensor all = at::empty({size_, flat.numel()}, flat.options());
     const Blocks blocks(std::vector<int64_t>(size_, flat.numel()));
     return launch(
-        "all_reduce", async,
+        "all_reduce", to_others(flat.nbytes() * (size_ - 1)), *transfer, async,
         [=] { transfer->all_gather(flat.const_data_ptr(), all.data_ptr(), blocks, element_size); },
         [=] {
           transfer->wait();
@@ -104,8 +123,11 @@ Work Communicator::all_reduce_impl(at::Tensor tensor, ReduceOp op, bool async) c
   const Blocks blocks(counts);
   const int64_t mine = blocks.counts[rank_];
   const at::Tensor parts = at::empty({size_, mine}, flat.options());
+  const auto own_bytes = static_cast<int64_t>(mine * element_size);
+  Traffic sent = to_others(static_cast<int64_t>(flat.nbytes()) - own_bytes);
+  sent += to_others(own_bytes * (size_ - 1));
   return launch(
-      "all_reduce", async,
+      "all_reduce", sent, *transfer, async,
       [=, this] {
         if (larger == 0)
           transfer->all_to_all_even(flat.const_data_ptr(), parts.data_ptr(), base, element_size);
@@ -137,7 +159,7 @@ Work Communicator::all_gather_impl(at::Tensor output, const at::Tensor& input,
   }
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
-      "all_gather", async,
+      "all_gather", to_others(input.nbytes() * (size_ - 1)), *transfer, async,
       [=] {
         transfer->all_gather(input.const_data_ptr(), output.data_ptr(), blocks,
                              input.element_size());
@@ -153,7 +175,9 @@ Work Communicator::reduce_scatter_impl(at::Tensor output, const at::Tensor& inpu
   const bool even = rows.empty();
   const Blocks blocks = blocks_of(input, std::move(rows), size_, "reduce_scatter");
   const int64_t mine = blocks.counts[rank_];
-  ARCHON_ENSURE(mine == output.numel() && output.scalar_type() == input.scalar_type(),
+  const bool widens =
+      output.scalar_type() == at::kFloat && c10::isReducedFloatingType(input.scalar_type());
+  ARCHON_ENSURE(mine == output.numel() && (widens || output.scalar_type() == input.scalar_type()),
                 "reduce_scatter: the output ({} elements) is not this rank's block of the input "
                 "({})",
                 output.numel(), mine);
@@ -164,7 +188,7 @@ Work Communicator::reduce_scatter_impl(at::Tensor output, const at::Tensor& inpu
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   const at::Tensor parts = at::empty({size_, mine}, input.options());
   return launch(
-      "reduce_scatter", async,
+      "reduce_scatter", to_others((input.numel() - mine) * input.element_size()), *transfer, async,
       [=, this] {
         if (even)
           transfer->all_to_all_even(input.const_data_ptr(), parts.data_ptr(), mine,
@@ -199,7 +223,8 @@ Work Communicator::all_to_all_impl(at::Tensor output, const at::Tensor& input,
   }
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
-      "all_to_all", async,
+      "all_to_all", to_others((in.total() - in.counts[rank_]) * input.element_size()), *transfer,
+      async,
       [=] {
         if (even)
           transfer->all_to_all_even(input.const_data_ptr(), output.data_ptr(), in.counts.front(),
@@ -220,7 +245,8 @@ void Communicator::exchange_others(at::Tensor output, const at::Tensor& input) c
   const int64_t block = blocks_of(input, {}, size_, "exchange_others").counts.front();
   Transfer transfer(comm_.get(), /*async=*/false, max_count_);
   launch(
-      "exchange_others", /*async=*/false,
+      "exchange_others", to_others((input.numel() - block) * input.element_size()), transfer,
+      /*async=*/false,
       [&] {
         transfer.exchange_others(input.const_data_ptr(), output.data_ptr(), block,
                                  input.element_size());
@@ -232,8 +258,9 @@ Work Communicator::broadcast_impl(at::Tensor tensor, int root, bool async) const
   check_tensor(tensor, "broadcast");
   if (size_ == 1) return Work();
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
+  const Traffic sent = rank_ == root ? to_others(tensor.nbytes() * (size_ - 1)) : Traffic();
   return launch(
-      "broadcast", async,
+      "broadcast", sent, *transfer, async,
       [=] { transfer->broadcast(tensor.data_ptr(), tensor.numel(), tensor.element_size(), root); },
       [transfer, tensor] { transfer->wait(); });
 }
@@ -242,7 +269,8 @@ Work Communicator::barrier_impl(bool async) const {
   if (size_ == 1) return Work();
   auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   return launch(
-      "barrier", async, [=] { transfer->barrier(); }, [transfer] { transfer->wait(); });
+      "barrier", Traffic(), *transfer, async, [=] { transfer->barrier(); },
+      [transfer] { transfer->wait(); });
 }
 
 void Communicator::all_reduce(at::Tensor tensor, ReduceOp op) const {

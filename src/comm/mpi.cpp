@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "archon/base/error.hpp"
+#include "progress.hpp"
 
 namespace archon {
 namespace {
@@ -64,12 +65,13 @@ bool started_by_launcher() {
 
 MpiEnvironment::MpiEnvironment() {
   int provided = MPI_THREAD_SINGLE;
-  ARCHON_MPI(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided));
+  ARCHON_MPI(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided));
   ARCHON_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
   ARCHON_ENSURE(provided >= MPI_THREAD_FUNNELED,
                 "this MPI offers thread level {} only; Archon needs MPI_THREAD_FUNNELED, since "
                 "other threads compute beside the one that communicates",
                 provided);
+  if (provided == MPI_THREAD_MULTIPLE) Progress::instance().enable();
   ARCHON_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
   ARCHON_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size_));
   MPI_Comm local = MPI_COMM_NULL;
@@ -82,7 +84,9 @@ MpiEnvironment::MpiEnvironment() {
 
 MpiEnvironment::~MpiEnvironment() {
   // While unwinding, peers may wait in a collective that this rank will never enter.
-  if (std::uncaught_exceptions() == 0) MPI_Finalize();
+  if (std::uncaught_exceptions() > 0) return;
+  Progress::instance().stop();
+  MPI_Finalize();
 }
 
 void wait_for_lower_ranks(int rank) {

@@ -34,8 +34,8 @@ auto combine(T a, T b, ReduceOp op) {
   return a;
 }
 
-template <class T, class A>
-void reduce_sum_range(T* out, const T* in, int64_t blocks, int64_t stride, int64_t begin,
+template <class A, class O, class T>
+void reduce_sum_range(O* out, const T* in, int64_t blocks, int64_t stride, int64_t begin,
                       int64_t end) {
   // Tiles stay in the first-level cache, so each input is read once.
   constexpr int64_t kTile = 1024;
@@ -45,7 +45,7 @@ void reduce_sum_range(T* out, const T* in, int64_t blocks, int64_t stride, int64
     for (int64_t i = 0; i < n; ++i) tile[i] = static_cast<A>(in[start + i]);
     for (int64_t b = 1; b < blocks; ++b)
       for (int64_t i = 0; i < n; ++i) tile[i] += static_cast<A>(in[b * stride + start + i]);
-    for (int64_t i = 0; i < n; ++i) out[start + i] = static_cast<T>(tile[i]);
+    for (int64_t i = 0; i < n; ++i) out[start + i] = static_cast<O>(tile[i]);
   }
 }
 
@@ -66,14 +66,18 @@ void reduce_blocks(at::Tensor output, const at::Tensor& blocks, ReduceOp op) {
   constexpr int64_t kGrain = 1 << 15;
   const int64_t count = output.numel();
   const int64_t n = blocks.size(0);
+  const bool widens = output.scalar_type() != blocks.scalar_type();
   AT_DISPATCH_ALL_TYPES_AND3(
-      at::kBFloat16, at::kHalf, at::kBool, output.scalar_type(), "reduce_blocks", [&] {
+      at::kBFloat16, at::kHalf, at::kBool, blocks.scalar_type(), "reduce_blocks", [&] {
         using A = typename Accumulator<scalar_t>::type;
-        scalar_t* out = output.data_ptr<scalar_t>();
         const scalar_t* in = blocks.const_data_ptr<scalar_t>();
+        A* wide = widens ? output.data_ptr<A>() : nullptr;
+        scalar_t* out = widens ? nullptr : output.data_ptr<scalar_t>();
         at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
-          if (op == ReduceOp::sum)
-            reduce_sum_range<scalar_t, A>(out, in, n, count, begin, end);
+          if (widens)
+            reduce_sum_range<A>(wide, in, n, count, begin, end);
+          else if (op == ReduceOp::sum)
+            reduce_sum_range<A>(out, in, n, count, begin, end);
           else
             reduce_other_range<scalar_t, A>(out, in, n, count, begin, end, op);
         });

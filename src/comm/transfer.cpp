@@ -6,6 +6,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/comm/mpi.hpp"
+#include "progress.hpp"
 
 namespace archon {
 namespace {
@@ -50,12 +51,27 @@ const int* Transfer::keep(const std::vector<int64_t>& values) {
 
 MPI_Request* Transfer::new_request() { return &requests_.emplace_back(MPI_REQUEST_NULL); }
 
+Transfer::~Transfer() { Progress::instance().remove(*this); }
+
+void Transfer::started() {
+  if (async_ && !requests_.empty()) Progress::instance().add(*this);
+}
+
+bool Transfer::poll() noexcept {
+  int done = 0;
+  poll_error_ = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
+                            MPI_STATUSES_IGNORE);
+  return done != 0 || poll_error_ != MPI_SUCCESS;
+}
+
 void Transfer::settle() {
   if (!async_) wait();
 }
 
 void Transfer::wait() {
   if (requests_.empty()) return;
+  Progress::instance().remove(*this);
+  ARCHON_MPI(poll_error_);
   ARCHON_MPI(
       MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
   requests_.clear();

@@ -24,6 +24,9 @@ struct Blocks {
 class Transfer {
  public:
   Transfer(MPI_Comm comm, bool async, int64_t max_count);
+  ~Transfer();
+  Transfer(const Transfer&) = delete;
+  Transfer& operator=(const Transfer&) = delete;
 
   /// Blocks of `block` elements, the same on all ranks.
   void all_to_all_even(const void* send, void* receive, int64_t block, std::size_t element_size);
@@ -35,8 +38,12 @@ class Transfer {
   void broadcast(void* data, int64_t count, std::size_t element_size, int root);
   void barrier();
 
+  /// Call when everything was started: an asynchronous transfer moves on by itself then.
+  void started();
   /// Returns at once when the transfer was blocking.
   void wait();
+  /// Lets MPI work on it; true when there is nothing left to do. From the progress thread.
+  bool poll() noexcept;
 
  private:
   void exchange_pairwise(const char* send, const Blocks& send_blocks, char* receive,
@@ -57,6 +64,7 @@ class Transfer {
   int rank_ = 0;
   int size_ = 1;
   std::vector<MPI_Request> requests_;
+  int poll_error_ = MPI_SUCCESS;  // told by wait, since the progress thread may not throw
   std::deque<std::vector<int>> kept_;
 };
 

@@ -27,12 +27,23 @@ struct Standing {
   std::atomic<int64_t> number{0};
   std::atomic<Clock::rep> since{0};
   std::atomic<bool> inside{false};
+  std::atomic<const char*> stage{nullptr};
+  std::atomic<const char*> unit{nullptr};
 };
 Standing standing;
 
 double seconds_since(Clock::rep ticks) {
   return std::chrono::duration<double>(Clock::now().time_since_epoch() - Clock::duration(ticks))
       .count();
+}
+
+/// ", in the backward pass of layers.3"
+std::string describe_stage() {
+  const char* const stage = standing.stage.load();
+  if (stage == nullptr) return "";
+  const char* const unit = standing.unit.load();
+  return unit == nullptr ? fmt::format(", in the {}", stage)
+                         : fmt::format(", in the {} of {}", stage, unit);
 }
 
 std::string describe_standing() {
@@ -47,7 +58,8 @@ std::string describe_standing() {
 }
 
 void say(int rank, const std::string& what) {
-  const auto line = fmt::format("archon[{}]: {}: {}\n", rank, what, describe_standing());
+  const auto line =
+      fmt::format("archon[{}]: {}: {}{}\n", rank, what, describe_standing(), describe_stage());
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
 }
 
@@ -110,6 +122,17 @@ CollectiveScope::CollectiveScope(const char* operation, const char* axis, int64_
 CollectiveScope::~CollectiveScope() {
   standing.since = Clock::now().time_since_epoch().count();
   standing.inside = false;
+}
+
+StageScope::StageScope(const char* stage, const char* unit)
+    : outer_stage_(standing.stage.load()), outer_unit_(standing.unit.load()) {
+  standing.unit = unit;
+  standing.stage = stage;
+}
+
+StageScope::~StageScope() {
+  standing.stage = outer_stage_;
+  standing.unit = outer_unit_;
 }
 
 }  // namespace archon

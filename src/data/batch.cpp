@@ -7,13 +7,10 @@
 #include <numeric>
 
 #include "archon/base/error.hpp"
+#include "archon/data/packing.hpp"
 
 namespace archon {
 namespace {
-
-int64_t padded_size(int64_t tokens, int64_t multiple) {
-  return std::max<int64_t>(1, (tokens + multiple - 1) / multiple) * multiple;
-}
 
 // Positions from 0 in [begin, end).
 void count_up(const at::Tensor& positions, int64_t begin, int64_t end) {
@@ -52,7 +49,7 @@ PackedBatch pack(const std::vector<Sequence>& sequences, int64_t padding_multipl
   for (const Sequence& sequence : sequences) tokens += sequence.length();
 
   PackedBatch batch;
-  batch.padded_tokens = padded_size(tokens, padding_multiple);
+  batch.padded_tokens = padded_tokens(tokens, padding_multiple);
   batch.tokens = at::zeros({batch.padded_tokens}, at::kLong);
   batch.positions = at::zeros({batch.padded_tokens}, at::kLong);
   batch.labels = at::full({batch.padded_tokens}, kNoLabel, at::kLong);

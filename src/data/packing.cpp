@@ -18,15 +18,15 @@ std::vector<int64_t> longest_first(const std::vector<int64_t>& lengths) {
   return order;
 }
 
-// Each sequence goes to the rank with the fewest tokens so far, the lower rank of equals.
+// Each sequence goes to the rank with the least to do so far, the lower rank of equals.
 std::vector<std::vector<int64_t>> spread(const std::vector<int64_t>& order,
-                                         const std::vector<int64_t>& lengths, int dp) {
+                                         const std::vector<double>& costs, int dp) {
   std::vector<std::vector<int64_t>> ranks(dp);
-  std::vector<int64_t> tokens(dp, 0);
+  std::vector<double> load(dp, 0);
   for (const int64_t entry : order) {
-    const auto rank = std::min_element(tokens.begin(), tokens.end()) - tokens.begin();
+    const auto rank = std::min_element(load.begin(), load.end()) - load.begin();
     ranks[rank].push_back(entry);
-    tokens[rank] += lengths[entry];
+    load[rank] += costs[entry];
   }
   return ranks;
 }
@@ -57,13 +57,16 @@ std::vector<std::vector<int64_t>> fill(const std::vector<int64_t>& entries,
 
 }  // namespace
 
-MicroBatchPlan plan_micro_batches(const std::vector<int64_t>& lengths, int64_t max_tokens, int dp) {
+MicroBatchPlan plan_micro_batches(const std::vector<int64_t>& lengths,
+                                  const std::vector<double>& costs, int64_t max_tokens, int dp) {
   ARCHON_VALIDATE(max_tokens >= 1,
                   "micro-batches of {} tokens hold nothing; allow at least 1 token", max_tokens);
   ARCHON_ENSURE(dp >= 1, "sequences cannot be spread over {} ranks", dp);
+  ARCHON_ENSURE(costs.size() == lengths.size(), "{} costs for {} sequences; give one for each",
+                costs.size(), lengths.size());
   MicroBatchPlan plan;
   std::size_t micro_batches = 1;
-  for (const std::vector<int64_t>& entries : spread(longest_first(lengths), lengths, dp)) {
+  for (const std::vector<int64_t>& entries : spread(longest_first(lengths), costs, dp)) {
     plan.push_back(fill(entries, lengths, max_tokens));
     micro_batches = std::max(micro_batches, plan.back().size());
   }
@@ -77,6 +80,10 @@ int64_t padding_multiple(int64_t hidden_size, int64_t element_size, int64_t pad_
                   pad_limit);
   const int64_t page_tokens = std::max<int64_t>(1, kPageBytes / hidden_size / element_size);
   return std::lcm(std::min(page_tokens, pad_limit), static_cast<int64_t>(tp) * cp);
+}
+
+int64_t padded_tokens(int64_t tokens, int64_t multiple) {
+  return std::max<int64_t>(1, (tokens + multiple - 1) / multiple) * multiple;
 }
 
 }  // namespace archon

@@ -2,6 +2,7 @@
 
 #include <c10/core/ScalarType.h>
 
+#include "archon/base/activity.hpp"
 #include "archon/base/error.hpp"
 #include "archon/data/packing.hpp"
 
@@ -17,6 +18,7 @@ Batcher::Batcher(const RunOptions& options, const std::string& data, const Decod
                  const Mesh& mesh, std::vector<std::string> fields)
     : dataset_(data, config.vocab_size, fields),
       fields_(std::move(fields)),
+      flop_(config),
       micro_batch_tokens_(options.micro_batch_tokens),
       padding_multiple_(padding_multiple(config.hidden_size, c10::elementSize(options.dtype),
                                          options.pad_limit, mesh.shape().tp, mesh.shape().cp)),
@@ -29,11 +31,22 @@ Batcher::Batcher(const RunOptions& options, const std::string& data, const Decod
                     dataset_.path(), i, dataset_.length(i), options.max_sequence);
 }
 
+double Batcher::flop(const std::vector<int64_t>& sequences) const {
+  double total = 0;
+  for (const int64_t sequence : sequences) total += flop_.of_sequence(dataset_.length(sequence));
+  return total;
+}
+
 std::vector<PackedBatch> Batcher::load(const std::vector<int64_t>& sequences) const {
+  const ActivityScope reading(Activity::data, "data");
   std::vector<int64_t> lengths;
-  lengths.reserve(sequences.size());
-  for (const int64_t sequence : sequences) lengths.push_back(dataset_.length(sequence));
-  const MicroBatchPlan plan = plan_micro_batches(lengths, micro_batch_tokens_, mesh_.shape().dp);
+  std::vector<double> costs;
+  for (const int64_t sequence : sequences) {
+    lengths.push_back(dataset_.length(sequence));
+    costs.push_back(flop_.of_sequence(lengths.back()));
+  }
+  const MicroBatchPlan plan =
+      plan_micro_batches(lengths, costs, micro_batch_tokens_, mesh_.shape().dp);
 
   std::vector<PackedBatch> batches;
   for (const std::vector<int64_t>& members : plan[mesh_.dp_rank()]) {

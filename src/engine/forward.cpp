@@ -40,7 +40,7 @@ class ForwardRun {
   ForwardRun(const ForwardOptions& options, const Mesh& mesh)
       : options_(options),
         mesh_(mesh),
-        loaded_(load_model(options.run.model, mesh, options.run.dtype)),
+        loaded_(load_model(options.run.model, mesh, options.run.dtype, options.run.memory)),
         batcher_(options.run, options.run.data, loaded_.model->config(), mesh) {
     const bool critic = loaded_.model->config().critic;
     ARCHON_VALIDATE(!critic || !(options.logprobs || options.entropy || options.logits),
@@ -89,13 +89,15 @@ class ForwardRun {
     const PackedBatch slice = ulysses_slice_inputs(batch, mesh_.cp_rank(), mesh_.shape().cp);
 
     ActivationCollector collector(mesh_);
-    const at::Tensor share =
-        loaded_.model->forward(model_input(slice), options_.hidden ? &collector : nullptr);
+    const auto write = [&](const at::Tensor& share) {
+      if (options_.values)
+        outputs.write("/values", whole_stream(critic_values(*loaded_.model, share), mesh_), places);
+      if (options_.logprobs || options_.entropy || options_.logits)
+        write_distributions(share, slice, places, outputs);
+      return share;
+    };
+    loaded_.model->forward(model_input(slice), write, options_.hidden ? &collector : nullptr);
     for (const auto& [name, stream] : collector.take()) outputs.write("/" + name, stream, places);
-    if (options_.values)
-      outputs.write("/values", whole_stream(critic_values(*loaded_.model, share), mesh_), places);
-    if (options_.logprobs || options_.entropy || options_.logits)
-      write_distributions(share, slice, places, outputs);
   }
 
   void write_distributions(const at::Tensor& share, const PackedBatch& slice,

@@ -13,10 +13,11 @@ namespace archon {
 namespace {
 
 // Whole numbers: int64 in metrics.h5, no fraction in metrics.jsonl.
-constexpr std::array kCounts = {"step", "tokens", "targets", "peak_memory_bytes"};
+constexpr std::array kCounts = {"step", "tokens", "targets", "skipped"};
 
 bool is_count(const std::string& name) {
-  return std::find(kCounts.begin(), kCounts.end(), name) != kCounts.end();
+  return name.ends_with("_bytes") || name.ends_with("_messages") ||
+         std::find(kCounts.begin(), kCounts.end(), name) != kCounts.end();
 }
 
 Json to_json(const std::string& name, double value) {

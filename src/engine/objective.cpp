@@ -3,6 +3,7 @@
 #include <ATen/ops/where.h>
 
 #include "archon/base/error.hpp"
+#include "archon/base/trace.hpp"
 #include "archon/loss/critic.hpp"
 #include "archon/parallel/collectives.hpp"
 #include "archon/parallel/linear.hpp"
@@ -12,6 +13,7 @@ namespace {
 
 MicroBatchLoss sft_loss(const at::Tensor& hidden, const Model& model, const Mesh& mesh,
                         const PackedBatch& slice, double scale) {
+  const TraceSpan span("loss");
   const at::Tensor weights = slice.target_mask.to(at::kFloat).mul(scale);
   const at::Tensor loss =
       linear_cross_entropy(differentiable::all_gather(hidden, mesh.tp()),
@@ -21,6 +23,7 @@ MicroBatchLoss sft_loss(const at::Tensor& hidden, const Model& model, const Mesh
 
 MicroBatchLoss critic_loss(const at::Tensor& hidden, const Model& model, const Mesh& mesh,
                            const PackedBatch& slice, double scale, double eps_clip) {
+  const TraceSpan span("loss");
   const int64_t tokens = hidden.size(0);
   const auto mine = [&](const at::Tensor& x) {
     return x.narrow(0, mesh.tp_rank() * tokens, tokens);
@@ -52,10 +55,17 @@ void Objective::validate(const DecoderConfig& config) const {
 
 MicroBatchLoss Objective::operator()(Model& model, const Mesh& mesh, const PackedBatch& batch,
                                      double scale, ActivationObserver* observer) const {
+  const TraceSpan span("forward");
   const PackedBatch slice = ulysses_slice_inputs(batch, mesh.cp_rank(), mesh.shape().cp);
-  const at::Tensor hidden = model.forward(model_input(slice), observer);
-  return kind == LossKind::critic ? critic_loss(hidden, model, mesh, slice, scale, value_eps_clip)
-                                  : sft_loss(hidden, model, mesh, slice, scale);
+  MicroBatchLoss result;
+  const auto tail = [&](const at::Tensor& hidden) {
+    result = kind == LossKind::critic
+                 ? critic_loss(hidden, model, mesh, slice, scale, value_eps_clip)
+                 : sft_loss(hidden, model, mesh, slice, scale);
+    return result.loss;
+  };
+  result.loss = model.forward(model_input(slice), tail, observer);
+  return result;
 }
 
 ModelInput model_input(const PackedBatch& slice) {

@@ -35,7 +35,7 @@ void Progress::interrupt() {
   line_open_ = false;
 }
 
-void Progress::update(int64_t step, double loss, double tokens_per_second) {
+void Progress::update(int64_t step, double loss, double tokens_per_second, double gemm_peak_share) {
   if (!enabled_) return;
   const auto now = Clock::now();
   const bool due = step == first_step_ || step == last_step_ || now - last_line_ >= kLineInterval;
@@ -45,9 +45,9 @@ void Progress::update(int64_t step, double loss, double tokens_per_second) {
   const double done = static_cast<double>(step - first_step_ + 1);
   const double elapsed = std::chrono::duration<double>(now - start_).count();
   const double left = elapsed / done * static_cast<double>(last_step_ - step);
-  const std::string status =
-      fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {} left", step, last_step_, loss,
-                  tokens_per_second, format_duration(left));
+  const std::string status = fmt::format(
+      "step {}/{}  loss {:.4f}  {:.0f} tokens/s  {:.0f} % of peak  {} left", step, last_step_, loss,
+      tokens_per_second, 100 * gemm_peak_share, format_duration(left));
   if (terminal_) {
     const auto filled = static_cast<int>(kBarWidth * step / last_step_);
     fmt::print(stderr, "\r\033[K[{:#<{}}{:-<{}}] {}", "", filled, "", kBarWidth - filled, status);

@@ -7,6 +7,8 @@
 #include <map>
 
 #include "archon/base/log.hpp"
+#include "archon/base/trace.hpp"
+#include "archon/comm/watchdog.hpp"
 #include "archon/optim/clip.hpp"
 #include "archon/optim/gradients.hpp"
 
@@ -61,12 +63,25 @@ double accumulate_gradients(const TrainOptions& options, const LoadedModel& load
     ActivationCollector collector(mesh);
     const MicroBatchLoss part =
         objective(*loaded.model, mesh, batch, scale, record_activations ? &collector : nullptr);
-    part.loss.backward();
-    for (Parameter* parameter : loaded.model->parameters()) parameter->collect_grad();
+    {
+      const TraceSpan span("backward");
+      part.loss.backward();
+    }
     loss += part.share;
     if (record_activations) recorder->activations(collector.take(), places.of(batch));
   }
   return mesh.shard_group().all_reduce(loss);
+}
+
+/// In the order of make_optimizer's tensors.
+std::vector<at::Tensor> owned_gradients(Model& model) {
+  std::vector<at::Tensor> gradients;
+  for (const Parameter* parameter : model.parameters()) {
+    const at::Tensor gradient = parameter->grad();
+    for (std::size_t part = 0; part < parameter->parts().size(); ++part)
+      gradients.push_back(parameter->owned_part(gradient, part));
+  }
+  return gradients;
 }
 
 void record_before_step(const RecordOptions& options, const StepResult& result,
@@ -81,15 +96,12 @@ void record_before_step(const RecordOptions& options, const StepResult& result,
 std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, Model& model,
                                           const StateDictAdapter& adapter) {
   std::vector<OptimizerTensor> tensors;
-  for (Parameter* parameter : model.parameters()) {
-    parameter->zero_grad();
+  for (const Parameter* parameter : model.parameters())
     for (std::size_t part = 0; part < parameter->parts().size(); ++part) {
       const std::string name = adapter.to_hf(parameter->parts()[part].name);
-      tensors.push_back({name, parameter->local_part(parameter->master(), part),
-                         parameter->local_part(parameter->grad(), part),
+      tensors.push_back({name, parameter->owned_part(parameter->master(), part),
                          !matches_any(options.no_decay, name)});
     }
-  }
   if (options.optimizer == OptimizerKind::sgd)
     return make_sgd(std::move(tensors), options.adamw.weight_decay);
   return make_adamw(std::move(tensors), options.adamw);
@@ -98,8 +110,9 @@ std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, Model& mo
 StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
                       const Batcher& batcher, Optimizer& optimizer,
                       const std::vector<int64_t>& sequences, double lr, GoldenRecorder* recorder) {
-  const auto parameters = loaded.model->parameters();
-  for (Parameter* parameter : parameters) parameter->zero_grad();
+  Model& model = *loaded.model;
+  const auto units = model.units();
+  for (ParameterUnit* unit : units) unit->clear_gradients();
 
   const std::vector<PackedBatch> batches = batcher.load(sequences);
   const StepPlaces places(batcher.dataset(), sequences);
@@ -108,8 +121,12 @@ StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, co
   result.targets = global_targets(batches, mesh);
   result.loss =
       accumulate_gradients(options, loaded, mesh, batches, result.targets, places, recorder);
-  reduce_gradients(parameters, mesh);
-  result.grad_norm = gradient_norm(parameters, mesh);
+  const StageScope stage("optimizer step");
+  {
+    const TraceSpan span("reduce");
+    reduce_gradients(units, model.sharding(), mesh);
+    result.grad_norm = gradient_norm(units, mesh);
+  }
   if (recorder != nullptr) record_before_step(options.record, result, *recorder);
 
   if (result.targets == 0) {
@@ -117,8 +134,10 @@ StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, co
   } else if (!std::isfinite(result.grad_norm)) {
     log::warning("the gradient norm is {}: no step is taken", result.grad_norm);
   } else {
-    optimizer.step(lr, clip_coefficient(result.grad_norm, options.clip_grad_norm));
-    for (Parameter* parameter : parameters) parameter->refresh_value();
+    const TraceSpan span("optimizer");
+    optimizer.step(owned_gradients(model), lr,
+                   clip_coefficient(result.grad_norm, options.clip_grad_norm));
+    for (ParameterUnit* unit : units) unit->refresh_values();
     result.stepped = true;
   }
   if (recorder != nullptr && options.record.weights) recorder->weights();

@@ -1,33 +1,29 @@
-#include <ATen/Parallel.h>
-
-#include <chrono>
+#include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
+#include "archon/base/memory.hpp"
 #include "archon/comm/rank_zero.hpp"
 #include "archon/data/sampler.hpp"
 #include "archon/engine/evaluate.hpp"
+#include "archon/engine/gemm_peak.hpp"
 #include "archon/engine/metrics.hpp"
+#include "archon/engine/plan.hpp"
+#include "archon/engine/profile.hpp"
 #include "archon/engine/progress.hpp"
 #include "archon/engine/run.hpp"
+#include "archon/engine/step_meter.hpp"
 #include "archon/engine/train_step.hpp"
 #include "archon/io/files.hpp"
 
 namespace archon {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-/// Most memory that this process ever had resident, in bytes.
-int64_t peak_memory_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
-  return 0;
-}
+// What the peak is measured with: large enough to come near it, over in a tenth of a second.
+constexpr int64_t kPeakSize = 768;
+constexpr double kPeakSeconds = 0.03;
 
 /// World rank 0 makes the output folder; a folder that holds a run is refused or begun afresh.
 void prepare_output(const TrainOptions& options) {
@@ -40,9 +36,22 @@ void prepare_output(const TrainOptions& options) {
   if (used) log::warning("{} holds a run without a checkpoint; it is replaced", options.output);
 }
 
+void append(MetricsRow& row, const StepCost& cost) {
+  row.emplace_back("peak_memory_bytes", cost.peak_memory_bytes);
+  for (std::size_t i = 0; i < kActivityNames.size(); ++i) {
+    row.emplace_back(fmt::format("{}_seconds", kActivityNames[i]), cost.mean[i]);
+    row.emplace_back(fmt::format("{}_seconds_max", kActivityNames[i]), cost.largest[i]);
+  }
+  for (const auto& [axis, sent] : cost.sent) {
+    row.emplace_back(fmt::format("{}_bytes", axis), sent.bytes);
+    row.emplace_back(fmt::format("{}_messages", axis), sent.messages);
+  }
+}
+
 class Trainer {
  public:
-  Trainer(const TrainOptions& options, const Mesh& mesh, const LoadedModel& loaded)
+  Trainer(const TrainOptions& options, const Mesh& mesh, const LoadedModel& loaded,
+          int64_t memory_at_start)
       : options_(options),
         mesh_(mesh),
         loaded_(loaded),
@@ -50,7 +59,10 @@ class Trainer {
         batcher_(options.run, options.run.data, loaded.model->config(), mesh, objective_.fields()),
         sampler_(batcher_.dataset().size(), options.batch_sequences, options.shuffle,
                  options.run.seed),
-        optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)) {
+        optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)),
+        meter_(mesh),
+        memory_at_start_(memory_at_start),
+        gemm_peak_(GemmPeak(options.run.dtype, kPeakSize).measure(mesh.world(), kPeakSeconds)) {
     if (!options_.eval_data.empty())
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
                             objective_.fields());
@@ -64,29 +76,31 @@ class Trainer {
 
   void run() {
     Progress progress(mesh_.world().rank() == 0, 1, options_.steps);
+    Profile profile(options_.profile, options_.steps, mesh_);
     for (int64_t step = 1; step <= options_.steps; ++step) {
-      const auto start = Clock::now();
+      profile.before(step);
       const double lr = options_.schedule.at(step);
-      const bool record = options_.record.covers(step);
-      if (record) recorder_->begin_step(step);
-      const StepResult result =
-          train_step(options_, loaded_, mesh_, batcher_, *optimizer_, sampler_.batch(step), lr,
-                     record ? &*recorder_ : nullptr);
-      const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-      write_metrics(step, result, lr, seconds, progress);
-      progress.update(step, result.loss, static_cast<double>(result.tokens) / seconds);
+      const std::vector<int64_t> sequences = sampler_.batch(step);
+      const StepResult result = take_step(step, sequences, lr);
+      const double gflops = batcher_.flop(sequences) * 1e-9 / meter_.seconds();
+      write_metrics(step, result, lr, gflops, progress);
+      profile.after(step);
+      progress.update(step, result.loss, static_cast<double>(result.tokens) / meter_.seconds(),
+                      gflops / gemm_peak_);
+      count_skipped(step, result);
     }
     if (recorder_) recorder_->finish();
+    report_memory();
     if (options_.save_hf) save();
   }
 
  private:
   void announce() const {
     const DecoderConfig& config = loaded_.model->config();
-    log::info("{}, {} parameters, {}; {} on {} ranks, threads per rank: {}", config.model_type,
-              count_parameters(*loaded_.model),
+    log::info("{}, {} parameters, {}; {} on {} ranks; matrix products reach {:.0f} GFLOP/s",
+              config.model_type, count_parameters(*loaded_.model),
               options_.run.dtype == at::kFloat ? "float32" : "bfloat16", to_string(mesh_.shape()),
-              mesh_.world().size(), at::get_num_threads());
+              mesh_.world().size(), gemm_peak_);
     log::info("{} sequences, {} tokens; {} steps of {} sequences", batcher_.dataset().size(),
               batcher_.dataset().tokens(), options_.steps,
               options_.batch_sequences == 0 ? batcher_.dataset().size() : options_.batch_sequences);
@@ -104,23 +118,69 @@ class Trainer {
     return result.loss;
   }
 
-  void write_metrics(int64_t step, const StepResult& result, double lr, double seconds,
+  StepResult take_step(int64_t step, const std::vector<int64_t>& sequences, double lr) {
+    const TraceSpan span("step", {.number = step});
+    const bool record = options_.record.covers(step);
+    if (record) recorder_->begin_step(step);
+    meter_.begin();
+    const StepResult result = train_step(options_, loaded_, mesh_, batcher_, *optimizer_, sequences,
+                                         lr, record ? &*recorder_ : nullptr);
+    meter_.end();
+    return result;
+  }
+
+  void write_metrics(int64_t step, const StepResult& result, double lr, double gflops,
                      Progress& progress) {
-    const int64_t peak = mesh_.world().all_reduce(peak_memory_bytes(), ReduceOp::max);
+    const StepCost cost = meter_.gather();
     MetricsRow row = {{"step", step},
                       {"loss", result.loss},
                       {"grad_norm", result.grad_norm},
                       {"lr", lr},
                       {"tokens", result.tokens},
                       {"targets", result.targets},
-                      {"seconds", seconds},
-                      {"tokens_per_second", static_cast<double>(result.tokens) / seconds},
-                      {"peak_memory_bytes", peak}};
+                      {"skipped", result.stepped ? 0 : 1},
+                      {"seconds", meter_.seconds()},
+                      {"tokens_per_second", static_cast<double>(result.tokens) / meter_.seconds()},
+                      {"gflops", gflops},
+                      {"gemm_peak_share", gflops / gemm_peak_}};
+    append(row, cost);
     if (eval_batcher_) row.emplace_back("eval_loss", held_out_loss(step, progress));
-    if (metrics_) metrics_->write(row);
+    if (!metrics_) return;
+    const ActivityScope writing(Activity::io, "metrics");
+    metrics_->write(row);
+  }
+
+  /// Weights that give no finite gradient do not heal: the run would go on without learning.
+  void count_skipped(int64_t step, const StepResult& result) {
+    skipped_ = std::isfinite(result.grad_norm) ? 0 : skipped_ + 1;
+    ARCHON_ENSURE(options_.max_skipped_steps == 0 || skipped_ < options_.max_skipped_steps,
+                  "the gradient norm was not finite at {} steps in a row (step {}: loss {}, norm "
+                  "{}): none of them changed a weight, so the run does not go on; look at the loss "
+                  "before them in metrics.jsonl, lower --lr or --clip-grad-norm, check --model and "
+                  "--data, or allow more with --max-skipped-steps",
+                  skipped_, step, result.loss, result.grad_norm);
+  }
+
+  /// The largest rank's peak beside what `archon plan` says of the first step.
+  void report_memory() const {
+    const int64_t peak =
+        mesh_.world().all_reduce(peak_memory_bytes() - memory_at_start_, ReduceOp::max);
+    TrainOptions planned = options_;
+    planned.run.mesh = mesh_.shape();
+    std::vector<int64_t> lengths;
+    for (const int64_t sequence : sampler_.batch(1))
+      lengths.push_back(batcher_.dataset().length(sequence));
+    const DecoderConfig& config = loaded_.model->config();
+    const StepPlan plan = plan_step(*loaded_.spec, config, planned,
+                                    shape_of_batch(lengths, planned.run, config, mesh_.shape()));
+    log::info(
+        "peak memory per rank: {} MiB above what the process held before the model, {} MiB "
+        "planned",
+        peak >> 20, plan.memory.peak().total() >> 20);
   }
 
   void save() {
+    const ActivityScope writing(Activity::io, "save");
     const std::string folder = options_.output + "/hf";
     save_hf_folder(*loaded_.model, loaded_.spec->adapter, mesh_, loaded_.folder, folder,
                    loaded_.model->config().stored_dtype, options_.max_shard_bytes);
@@ -137,6 +197,10 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::optional<GoldenRecorder> recorder_;
   std::optional<MetricsWriter> metrics_;  // world rank 0 only
+  StepMeter meter_;
+  int64_t memory_at_start_;
+  double gemm_peak_;     // GFLOP/s of all ranks
+  int64_t skipped_ = 0;  // steps in a row
 };
 
 }  // namespace
@@ -144,9 +208,11 @@ class Trainer {
 void run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
   check_on_rank_zero(mesh.world(), [&] { prepare_output(options); });
-  const LoadedModel loaded = load_model(options.run.model, mesh, options.run.dtype);
+  const int64_t memory_at_start = resident_memory_bytes();
+  const LoadedModel loaded =
+      load_model(options.run.model, mesh, options.run.dtype, options.run.memory);
   Objective{options.loss, options.value_eps_clip}.validate(loaded.model->config());
-  Trainer(options, mesh, loaded).run();
+  Trainer(options, mesh, loaded, memory_at_start).run();
 }
 
 }  // namespace archon

@@ -50,6 +50,20 @@ void ensure_writable_folder(const std::string& path) {
   ::unlink(probe.c_str());
 }
 
+void validate_new_file(const std::string& path) {
+  std::error_code ignored;
+  const std::string folder = parent_folder(path);
+  ARCHON_VALIDATE(fs::is_directory(folder, ignored),
+                  "cannot write {}: there is no folder {}; make it, or name another file", path,
+                  folder);
+  const fs::file_status there = fs::status(path, ignored);
+  ARCHON_VALIDATE(!fs::exists(there) || fs::is_regular_file(there),
+                  "cannot write {}: what has this name is no file; name another one", path);
+  ARCHON_VALIDATE(::access(folder.c_str(), W_OK | X_OK) == 0,
+                  "cannot write {}: {}; name a file in a folder you may write to", path,
+                  std::strerror(errno));
+}
+
 void sync_path(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   ARCHON_ENSURE(descriptor >= 0, "cannot open {} to sync it: {}", path, std::strerror(errno));

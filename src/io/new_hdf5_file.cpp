@@ -5,35 +5,15 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 
 #include "archon/base/error.hpp"
 #include "archon/io/files.hpp"
 
 namespace archon::h5 {
-namespace {
-
-namespace fs = std::filesystem;
-
-void validate_place(const std::string& path) {
-  std::error_code ignored;
-  const std::string folder = parent_folder(path);
-  ARCHON_VALIDATE(fs::is_directory(folder, ignored),
-                  "cannot write {}: there is no folder {}; make it, or name another file", path,
-                  folder);
-  const fs::file_status there = fs::status(path, ignored);
-  ARCHON_VALIDATE(!fs::exists(there) || fs::is_regular_file(there),
-                  "cannot write {}: what has this name is no file; name another one", path);
-  ARCHON_VALIDATE(::access(folder.c_str(), W_OK | X_OK) == 0,
-                  "cannot write {}: {}; name a file in a folder you may write to", path,
-                  std::strerror(errno));
-}
-
-}  // namespace
 
 NewFile::NewFile(const std::string& path, const std::string& schema, int schema_version)
     : path_(path), temporary_(path + ".tmp") {
-  validate_place(path_);
+  validate_new_file(path_);
   try {
     file_ = File::create(temporary_, schema, schema_version);
   } catch (const RuntimeFailure& failure) {

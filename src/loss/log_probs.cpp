@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "archon/base/error.hpp"
+#include "archon/parallel/dispatch.hpp"
 #include "archon/parallel/matmul.hpp"
 #include "archon/parallel/partition.hpp"
 #include "softmax_kernels.hpp"
@@ -51,7 +52,7 @@ Distribution merge(const SoftmaxStats* stats, int64_t stride, int ranks) {
   return all;
 }
 
-/// One chunk of tokens: its logits, turned into exp(logit − local max), and the statistics.
+/// One chunk of tokens: its logits in the hidden states' type, and their statistics.
 class Chunk {
  public:
   Chunk(const at::Tensor& hidden, const VocabParallelHead& head, const int64_t* labels)
@@ -59,27 +60,21 @@ class Chunk {
         labels_(labels),
         tokens_(hidden.size(0)),
         rows_(head.weight.size(0)),
-        first_row_(even_range(head.vocab_size, head.tp.size(), head.tp.rank()).begin) {
-    exponentials_ = local_logits(hidden, head);
-    stats_ = at::empty({tokens_, kStatsWidth}, at::kFloat);
-    float* logits = exponentials_.data_ptr<float>();
+        first_row_(even_range(head.vocab_size, head.tp.size(), head.tp.rank()).begin),
+        scale_(static_cast<float>(1.0 / head.temperature)),
+        logits_(matmul_nt(hidden, head.weight)),
+        stats_(at::empty({tokens_, kStatsWidth}, at::kFloat)) {
     auto* stats = reinterpret_cast<SoftmaxStats*>(stats_.data_ptr<float>());
-    at::parallel_for(0, tokens_, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        if (rows_ == 0) {
-          stats[t] = {kNegativeInfinity, 0, 0, 0};
-          continue;
-        }
-        const int64_t row = labels_[t] - first_row_;
-        const bool mine = labels_[t] >= 0 && row >= 0 && row < rows_;
-        const float label = mine ? logits[t * rows_ + row] : 0.0f;
-        stats[t] = kernels::exponentiate(logits + t * rows_, rows_);
-        stats[t].label = label;
+    for_rows([&]<class T>(int64_t t, T* logits) {
+      if (rows_ == 0) {
+        stats[t] = {kNegativeInfinity, 0, 0, 0};
+        return;
       }
+      stats[t] = kernels::softmax_stats(logits, rows_, scale_);
+      if (holds_label(t))
+        stats[t].label = static_cast<float>(logits[labels_[t] - first_row_]) * scale_;
     });
   }
-
-  const at::Tensor& stats() const { return stats_; }
 
   /// Collective over tp: every token's distribution over the whole vocabulary.
   std::vector<Distribution> gather() const {
@@ -94,38 +89,71 @@ class Chunk {
     return result;
   }
 
-  /// Turns the exponentials into d(Σ g·log p)/d logits, in the hidden states' type:
-  /// g·(onehot − p) / temperature, given the whole vocabulary's `max` and `sum` per token.
+  /// Turns the logits into d(Σ g·log p)/d logits, in place: g·(onehot − p) / temperature, given
+  /// the whole vocabulary's `max` and `sum` per token.
   template <class Max, class Sum>
-  at::Tensor logits_gradient(const float* grad, const Max& max, const Sum& sum,
-                             at::ScalarType dtype) {
-    float* row = exponentials_.data_ptr<float>();
-    const auto* stats = reinterpret_cast<const SoftmaxStats*>(stats_.const_data_ptr<float>());
-    const float inverse_temperature = static_cast<float>(1.0 / head_.temperature);
-    at::parallel_for(0, tokens_, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        const float g = labels_[t] >= 0 ? grad[t] * inverse_temperature : 0.0f;
-        const float p_scale = g == 0 ? 0.0f : std::exp(stats[t].max - max(t)) / sum(t);
-        kernels::scale_row(row + t * rows_, rows_, -g * p_scale);
-        const int64_t label = labels_[t] - first_row_;
-        if (g != 0 && label >= 0 && label < rows_) row[t * rows_ + label] += g;
+  const at::Tensor& logits_gradient(const float* grad, const Max& max, const Sum& sum) {
+    for_rows([&]<class T>(int64_t t, T* row) {
+      const float g = labels_[t] >= 0 ? grad[t] * scale_ : 0.0F;
+      if (g == 0) {
+        std::fill_n(row, rows_, T(0));
+        return;
       }
+      const bool mine = holds_label(t);
+      const float factor = -g / sum(t);
+      const float label = mine ? static_cast<float>(row[labels_[t] - first_row_]) : 0.0F;
+      kernels::exponentiate(row, rows_, scale_, max(t), factor);
+      if (mine)
+        row[labels_[t] - first_row_] =
+            static_cast<T>(g + factor * std::exp(label * scale_ - max(t)));
     });
-    return exponentials_.to(dtype);
+    return logits_;
   }
 
  private:
+  bool holds_label(int64_t t) const {
+    return labels_[t] >= first_row_ && labels_[t] < first_row_ + rows_;
+  }
+
+  /// Calls body(t, logits of token t), from several threads.
+  template <class Body>
+  void for_rows(const Body& body) {
+    dispatch(logits_, [&]<class T>(T*) {
+      T* rows = logits_.data_ptr<T>();
+      at::parallel_for(0, tokens_, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t t = begin; t < end; ++t) body(t, rows + t * rows_);
+      });
+    });
+  }
+
   const VocabParallelHead& head_;
   const int64_t* labels_;
   int64_t tokens_, rows_, first_row_;
-  at::Tensor exponentials_, stats_;
+  float scale_;
+  at::Tensor logits_, stats_;
 };
 
-/// Calls body(begin, count) for chunks whose logits stay within a few MiB.
+/// The chunks' weight gradients, summed in float32.
+class WeightGradient {
+ public:
+  void add(const at::Tensor& part) {
+    if (!sum_.defined())
+      sum_ = part;  // often the only one
+    else
+      sum_ = sum_.to(at::kFloat).add_(part);
+  }
+  at::Tensor result(const at::Tensor& weight) const {
+    return sum_.defined() ? sum_.to(weight.scalar_type()) : at::zeros_like(weight);
+  }
+
+ private:
+  at::Tensor sum_;
+};
+
+/// Calls body(begin, count) for chunks of tokens, cut alike on all tp ranks.
 template <class Body>
 void for_chunks(int64_t tokens, const VocabParallelHead& head, const Body& body) {
-  // All tp ranks must cut alike, though their row counts may differ by one.
-  const int64_t step = logit_chunk_tokens(even_range(head.vocab_size, head.tp.size(), 0).size());
+  const int64_t step = logit_chunk_tokens(head.weight.size(1));
   for (int64_t begin = 0; begin < tokens; begin += step)
     body(begin, std::min(step, tokens - begin));
 }
@@ -168,20 +196,19 @@ struct LogProbsFunction : torch::autograd::Function<LogProbsFunction> {
     const VocabParallelHead head{weight, context->saved_data["vocab_size"].toInt(), *tp,
                                  context->saved_data["temperature"].toDouble()};
     const at::Tensor grad = grads[0].contiguous();
-    at::Tensor hidden_grad = at::zeros_like(hidden);
-    at::Tensor weight_grad = at::zeros(weight.sizes(), at::kFloat);
+    at::Tensor hidden_grad = at::empty_like(hidden);
+    WeightGradient weight_grad;
     for_chunks(hidden.size(0), head, [&](int64_t begin, int64_t count) {
       const at::Tensor x = hidden.narrow(0, begin, count);
       Chunk chunk(x, head, labels.const_data_ptr<int64_t>() + begin);
       const at::Tensor logits_grad = chunk.logits_gradient(
           grad.const_data_ptr<float>() + begin, [&](int64_t t) { return max[begin + t]; },
-          [&](int64_t t) { return sum[begin + t]; }, hidden.scalar_type());
+          [&](int64_t t) { return sum[begin + t]; });
       hidden_grad.narrow(0, begin, count).copy_(matmul_nt(logits_grad, weight.t()));
-      weight_grad.add_(matmul_nt(logits_grad.t(), x.t()));
+      weight_grad.add(matmul_nt(logits_grad.t(), x.t()));
     });
-    return {hidden_grad,  weight_grad.to(weight.scalar_type()),
-            at::Tensor(), at::Tensor(),
-            at::Tensor(), at::Tensor()};
+    return {hidden_grad, weight_grad.result(weight), at::Tensor(), at::Tensor(), at::Tensor(),
+            at::Tensor()};
   }
 };
 
@@ -196,11 +223,9 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const int64_t* label = labels.const_data_ptr<int64_t>();
     const at::Tensor negative = weights.neg();
     double loss = 0;
-    at::Tensor hidden_grad, weight_grad;
-    if (with_gradient) {
-      hidden_grad = at::zeros_like(hidden);
-      weight_grad = at::zeros(weight.sizes(), at::kFloat);
-    }
+    at::Tensor hidden_grad;
+    WeightGradient weight_grad;
+    if (with_gradient) hidden_grad = at::empty_like(hidden);
     for_chunks(tokens, head, [&](int64_t begin, int64_t count) {
       const at::Tensor x = hidden.narrow(0, begin, count);
       Chunk chunk(x, head, label + begin);
@@ -209,13 +234,11 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
       for (int64_t t = 0; t < count; ++t) loss += double{g[t]} * whole[t].log_prob();
       if (!with_gradient) return;
       const at::Tensor logits_grad = chunk.logits_gradient(
-          g, [&](int64_t t) { return whole[t].max; }, [&](int64_t t) { return whole[t].sum; },
-          hidden.scalar_type());
+          g, [&](int64_t t) { return whole[t].max; }, [&](int64_t t) { return whole[t].sum; });
       hidden_grad.narrow(0, begin, count).copy_(matmul_nt(logits_grad, weight.t()));
-      weight_grad.add_(matmul_nt(logits_grad.t(), x.t()));
+      weight_grad.add(matmul_nt(logits_grad.t(), x.t()));
     });
-    if (with_gradient)
-      context->save_for_backward({hidden_grad, weight_grad.to(weight.scalar_type())});
+    if (with_gradient) context->save_for_backward({hidden_grad, weight_grad.result(weight)});
     return at::zeros({1}, at::kDouble).fill_(loss);
   }
 
@@ -232,9 +255,8 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
 
 }  // namespace
 
-int64_t logit_chunk_tokens(int64_t vocab_rows) {
-  constexpr int64_t kChunkElements = int64_t{4} << 20;  // 16 MiB of float32 logits
-  return std::clamp<int64_t>(kChunkElements / std::max<int64_t>(1, vocab_rows), 16, 4096);
+int64_t logit_chunk_tokens(int64_t hidden_size) {
+  return std::clamp<int64_t>(hidden_size, 16, 1024);
 }
 
 at::Tensor local_logits(const at::Tensor& hidden, const VocabParallelHead& head) {

@@ -5,24 +5,49 @@
 #include "archon/base/simd.hpp"
 
 // Compiled with -ffast-math, so that sums and expf vectorise.
-namespace archon::kernels {
+// Templates hold the loops; the overloads at the end give them their instruction sets.
+#define ARCHON_INLINE inline __attribute__((always_inline))
 
-ARCHON_SIMD_CLONES SoftmaxStats exponentiate(float* logits, int64_t width) {
-  float max = logits[0];
-  for (int64_t i = 1; i < width; ++i) max = logits[i] > max ? logits[i] : max;
+namespace archon::kernels {
+namespace {
+
+template <class T>
+ARCHON_INLINE SoftmaxStats row_stats(const T* logits, int64_t width, float scale) {
+  float max = static_cast<float>(logits[0]);
+  for (int64_t i = 1; i < width; ++i) {
+    const float logit = static_cast<float>(logits[i]);
+    max = logit > max ? logit : max;
+  }
+  max *= scale;
   float sum = 0, weighted = 0;
   for (int64_t i = 0; i < width; ++i) {
-    const float shifted = logits[i] - max;
+    const float shifted = static_cast<float>(logits[i]) * scale - max;
     const float e = std::exp(shifted);
     sum += e;
     weighted += e * shifted;
-    logits[i] = e;
   }
   return {max, sum, weighted, 0};
 }
 
-ARCHON_SIMD_CLONES void scale_row(float* row, int64_t width, float factor) {
-  for (int64_t i = 0; i < width; ++i) row[i] *= factor;
+template <class T>
+ARCHON_INLINE void exponentiate_row(T* logits, int64_t width, float scale, float max,
+                                    float factor) {
+  for (int64_t i = 0; i < width; ++i)
+    logits[i] = static_cast<T>(factor * std::exp(static_cast<float>(logits[i]) * scale - max));
 }
+
+}  // namespace
+
+#define ARCHON_DEFINE_KERNELS(T)                                                               \
+  ARCHON_SIMD_CLONES SoftmaxStats softmax_stats(const T* logits, int64_t width, float scale) { \
+    return row_stats(logits, width, scale);                                                    \
+  }                                                                                            \
+  ARCHON_SIMD_CLONES void exponentiate(T* logits, int64_t width, float scale, float max,       \
+                                       float factor) {                                         \
+    exponentiate_row(logits, width, scale, max, factor);                                       \
+  }
+
+ARCHON_DEFINE_KERNELS(float)
+ARCHON_DEFINE_KERNELS(c10::BFloat16)
 
 }  // namespace archon::kernels

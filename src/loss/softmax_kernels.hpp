@@ -1,22 +1,29 @@
 #pragma once
 
+#include <c10/util/BFloat16.h>
+
 #include <cstdint>
 
-/// Row kernels of the chunked softmax; float32, vectorised for several instruction sets.
+/// Row kernels of the chunked softmax, vectorised for several instruction sets. T is float or
+/// BFloat16; arithmetic is float.
 namespace archon::kernels {
 
 /// What one rank knows of a token's distribution: over its own vocabulary rows only.
 struct SoftmaxStats {
-  float max;      ///< largest logit (-inf when the rank has no rows)
-  float sum;      ///< Σ exp(logit − max)
-  float weighted; ///< Σ exp(logit − max) · (logit − max)
-  float label;    ///< the label's logit; 0 where another rank holds it
+  float max;       ///< largest scaled logit (-inf when the rank has no rows)
+  float sum;       ///< Σ exp(logit − max)
+  float weighted;  ///< Σ exp(logit − max) · (logit − max)
+  float label;     ///< the label's scaled logit; 0 where another rank holds it
 };
 
-/// Replaces logits [width] by exp(logit − max) and returns their statistics (label left 0).
-SoftmaxStats exponentiate(float* logits, int64_t width);
+#define ARCHON_DECLARE_KERNELS(T)                                          \
+  /* Statistics of scale · logits [width] (label left 0). */              \
+  SoftmaxStats softmax_stats(const T* logits, int64_t width, float scale); \
+  /* Replaces logits [width] by factor · exp(scale · logit − max). */  \
+  void exponentiate(T* logits, int64_t width, float scale, float max, float factor);
 
-/// Multiplies [width] by factor.
-void scale_row(float* row, int64_t width, float factor);
+ARCHON_DECLARE_KERNELS(float)
+ARCHON_DECLARE_KERNELS(c10::BFloat16)
+#undef ARCHON_DECLARE_KERNELS
 
 }  // namespace archon::kernels

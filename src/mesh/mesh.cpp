@@ -62,16 +62,26 @@ MeshShape resolve_mesh_shape(MeshShape shape, int world_size) {
   return shape;
 }
 
-Mesh::Mesh()
-    : shape_{1, 1, 1},
-      world_(Communicator::self()),
-      dp_(Communicator::self()),
-      cp_(Communicator::self()),
-      tp_(Communicator::self()),
-      model_parallel_(Communicator::self()),
-      shard_group_(Communicator::self()) {}
+template <class MakeGroup>
+Mesh::Mesh(MeshShape shape, int rank, const MakeGroup& make_group)
+    : shape_(shape),
+      world_(make_group("world", rank, shape.size())),
+      dp_(make_group("dp", rank / (shape.cp * shape.tp), shape.dp)),
+      cp_(make_group("cp", rank / shape.tp % shape.cp, shape.cp)),
+      tp_(make_group("tp", rank % shape.tp, shape.tp)),
+      model_parallel_(make_group("model_parallel", rank % (shape.cp * shape.tp),
+                                 shape.cp * shape.tp)),
+      shard_group_(make_group("shard_group", rank / shape.tp, shape.dp * shape.cp)) {}
 
-Mesh Mesh::self() { return Mesh(); }
+Mesh Mesh::self() {
+  return Mesh({1, 1, 1}, 0, [](const char*, int, int) { return Communicator::self(); });
+}
+
+Mesh Mesh::shape_only(MeshShape shape, int rank) {
+  return Mesh(shape, rank, [](const char* name, int group_rank, int size) {
+    return Communicator::shape_only(group_rank, size, name);
+  });
+}
 
 Mesh::Mesh(MeshShape shape, MPI_Comm world)
     : shape_(shape),
@@ -81,5 +91,14 @@ Mesh::Mesh(MeshShape shape, MPI_Comm world)
       tp_(cart_sub(world_.mpi(), {0, 0, 1}, "tp")),
       model_parallel_(cart_sub(world_.mpi(), {0, 1, 1}, "model_parallel")),
       shard_group_(cart_sub(world_.mpi(), {1, 1, 0}, "shard_group")) {}
+
+std::array<AxisTraffic, 6> Mesh::traffic() const {
+  return {{{"world", world_.traffic()},
+           {"dp", dp_.traffic()},
+           {"cp", cp_.traffic()},
+           {"tp", tp_.traffic()},
+           {"model_parallel", model_parallel_.traffic()},
+           {"shard", shard_group_.traffic()}}};
+}
 
 }  // namespace archon

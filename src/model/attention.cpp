@@ -1,77 +1,161 @@
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+#include <atomic>
+
 #include "archon/base/error.hpp"
 #include "archon/model/ops.hpp"
+#include "archon/parallel/dispatch.hpp"
+#include "archon/parallel/recompute.hpp"
+#include "attention_kernels.hpp"
+#include "kernels.hpp"
 
 namespace archon {
 namespace {
 
+using kernels::AttentionHead;
+using kernels::kAttentionBlock;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Heads [first, first + count) of rows [begin, begin + length) as LibTorch's attention wants
-/// them, [1, heads, length, head_dim]: a view.
-at::Tensor heads_of(const at::Tensor& x, int64_t begin, int64_t length, int64_t first,
-                    int64_t count) {
-  return x.narrow(0, begin, length).narrow(1, first, count).transpose(0, 1).unsqueeze(0);
-}
-
-struct QueryKeyValue {
-  at::Tensor query, key, value;
+/// What one thread does at a time: a query block of a head (forward), or a whole head (backward).
+struct Task {
+  int64_t begin, length;  // the sequence
+  int64_t padded_begin;   // where it begins if each sequence is padded to whole blocks
+  int64_t head, block;
 };
 
-QueryKeyValue split_heads(const at::Tensor& qkv, int64_t begin, int64_t length, int64_t heads,
-                          int64_t kv_heads) {
-  return {heads_of(qkv, begin, length, 0, heads), heads_of(qkv, begin, length, heads, kv_heads),
-          heads_of(qkv, begin, length, heads + kv_heads, kv_heads)};
+/// The tasks of all sequences and heads, the longest first: what is left over at the end is short.
+std::vector<Task> make_tasks(const std::vector<int64_t>& cu_seqlens, int64_t heads,
+                             bool each_block) {
+  std::vector<Task> tasks;
+  int64_t padded_begin = 0;
+  for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {
+    const int64_t length = cu_seqlens[i + 1] - cu_seqlens[i];
+    const int64_t blocks = kernels::attention_blocks(length);
+    for (int64_t block = each_block ? 0 : blocks - 1; block < blocks; ++block)
+      for (int64_t head = 0; head < heads; ++head)
+        tasks.push_back({cu_seqlens[i], length, padded_begin, head, block});
+    padded_begin += blocks * kAttentionBlock;
+  }
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [](const Task& a, const Task& b) { return a.block > b.block; });
+  return tasks;
 }
 
-/// Walks the sequences: LibTorch's flash attention on each one's rows, no mask, no padding.
+/// Calls body(task, scratch) for every task, in turn from several threads. No two tasks write to
+/// one place, so results do not depend on who takes which.
+template <class Body>
+void for_tasks(const std::vector<Task>& tasks, int64_t head_dim, const Body& body) {
+  std::atomic<std::size_t> next{0};
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    const at::Tensor scratch = at::empty({kernels::attention_scratch(head_dim)}, at::kFloat);
+    for (std::size_t i; (i = next.fetch_add(1)) < tasks.size();)
+      body(tasks[i], scratch.data_ptr<float>());
+  });
+}
+
+template <class T>
+AttentionHead<T> head_of(const at::Tensor& qkv, const Task& task, int64_t heads, int64_t kv_heads) {
+  const int64_t d = qkv.size(2), stride = qkv.stride(0);
+  const T* rows = qkv.const_data_ptr<T>() + task.begin * stride;
+  const int64_t key = heads + task.head / (heads / kv_heads);
+  return {
+      rows + task.head * d, rows + key * d, rows + (key + kv_heads) * d, stride, task.length, d};
+}
+
+/// Sums over the query heads that share a key/value head, in order. key_value [2, heads, padded
+/// tokens, padded head_dim]; writes the key and value heads of qkv_grad.
+template <class T>
+void sum_key_value_grads(at::Tensor& qkv_grad, const at::Tensor& key_value, int64_t kv_heads,
+                         const std::vector<int64_t>& cu_seqlens) {
+  const int64_t heads = key_value.size(1), group = heads / kv_heads, d = qkv_grad.size(2);
+  int64_t padded_begin = 0;
+  for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {
+    const int64_t begin = cu_seqlens[i], length = cu_seqlens[i + 1] - begin;
+    at::parallel_for(0, length, kAttentionBlock, [&](int64_t first, int64_t last) {
+      for (int64_t t = first; t < last; ++t)
+        for (int64_t head = 0; head < 2 * kv_heads; ++head)
+          kernels::sum_parts(
+              qkv_grad.data_ptr<T>() + (begin + t) * qkv_grad.stride(0) + (heads + head) * d,
+              key_value.const_data_ptr<float>() + head * group * key_value.stride(1) +
+                  (padded_begin + t) * key_value.stride(2),
+              key_value.stride(1), group, d);
+    });
+    padded_begin += kernels::attention_blocks(length) * kAttentionBlock;
+  }
+}
+
+int64_t padded_tokens(const std::vector<int64_t>& cu_seqlens) {
+  int64_t blocks = 0;
+  for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i)
+    blocks += kernels::attention_blocks(cu_seqlens[i + 1] - cu_seqlens[i]);
+  return blocks * kAttentionBlock;
+}
+
+/// The output [tokens, heads, head_dim] and its log-sum-exp [heads, tokens].
+variable_list attend(const at::Tensor& qkv, const std::vector<int64_t>& cu_seqlens, int64_t heads,
+                     int64_t kv_heads) {
+  const int64_t tokens = qkv.size(0), d = qkv.size(2), stride = heads * d;
+  const at::Tensor out = at::empty({tokens, heads, d}, qkv.options());
+  const at::Tensor log_sum_exp = at::empty({heads, tokens}, at::kFloat);
+  dispatch(qkv, [&]<class T>(T*) {
+    for_tasks(make_tasks(cu_seqlens, heads, true), d, [&](const Task& task, float* scratch) {
+      kernels::attention_kernels<T>().forward(
+          head_of<T>(qkv, task, heads, kv_heads), task.block,
+          out.data_ptr<T>() + task.begin * stride + task.head * d, stride,
+          log_sum_exp.data_ptr<float>() + task.head * tokens + task.begin, scratch);
+    });
+  });
+  out.narrow(0, cu_seqlens.back(), out.size(0) - cu_seqlens.back()).zero_();
+  return {out, log_sum_exp};
+}
+
 struct PackedAttention : torch::autograd::Function<PackedAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
                             const std::vector<int64_t>& cu_seqlens, int64_t heads,
                             int64_t kv_heads) {
-    at::Tensor out = at::empty({qkv.size(0), heads, qkv.size(2)}, qkv.options());
-    variable_list saved = {qkv, out};
-    for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {
-      const int64_t begin = cu_seqlens[i], length = cu_seqlens[i + 1] - begin;
-      const auto [query, key, value] = split_heads(qkv, begin, length, heads, kv_heads);
-      const auto [result, log_sum_exp] = at::_scaled_dot_product_flash_attention_for_cpu(
-          query, key, value, /*dropout_p=*/0.0, /*is_causal=*/true);
-      heads_of(out, begin, length, 0, heads).copy_(result);
-      saved.push_back(log_sum_exp);
-    }
-    out.narrow(0, cu_seqlens.back(), out.size(0) - cu_seqlens.back()).zero_();
-    context->save_for_backward(saved);
+    const variable_list results =
+        recomputation::reuse([&] { return attend(qkv, cu_seqlens, heads, kv_heads); });
+    context->save_for_backward({qkv, results[0], results[1]});
     context->saved_data["cu_seqlens"] = cu_seqlens;
     context->saved_data["kv_heads"] = kv_heads;
-    return out;
+    return results[0];
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
     const auto cu_seqlens = context->saved_data["cu_seqlens"].toIntVector();
-    const at::Tensor &qkv = saved[0], &out = saved[1];
+    const at::Tensor &qkv = saved[0], &out = saved[1], &log_sum_exp = saved[2];
     const at::Tensor out_grad = grads[0].contiguous();
-    const int64_t heads = out.size(1), kv_heads = context->saved_data["kv_heads"].toInt();
+    const int64_t tokens = out.size(0), heads = out.size(1), d = out.size(2), stride = heads * d;
+    const int64_t kv_heads = context->saved_data["kv_heads"].toInt();
+    const int64_t padded = kernels::attention_padded_dim(d);
     at::Tensor qkv_grad = at::empty_like(qkv);
-    for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {
-      const int64_t begin = cu_seqlens[i], length = cu_seqlens[i + 1] - begin;
-      const auto [query, key, value] = split_heads(qkv, begin, length, heads, kv_heads);
-      const auto [query_grad, key_grad, value_grad] =
-          at::_scaled_dot_product_flash_attention_for_cpu_backward(
-              heads_of(out_grad, begin, length, 0, heads), query, key, value,
-              heads_of(out, begin, length, 0, heads), saved[2 + i], /*dropout_p=*/0.0,
-              /*is_causal=*/true);
-      const auto target = split_heads(qkv_grad, begin, length, heads, kv_heads);
-      target.query.copy_(query_grad);
-      target.key.copy_(key_grad);
-      target.value.copy_(value_grad);
-    }
+    const at::Tensor key_value =
+        at::empty({2, heads, padded_tokens(cu_seqlens), padded}, at::kFloat);
+    dispatch(qkv, [&]<class T>(T*) {
+      for_tasks(make_tasks(cu_seqlens, heads, false), d, [&](const Task& task, float* scratch) {
+        const int64_t rows = (task.block + 1) * kAttentionBlock;
+        float* key_grad = key_value.data_ptr<float>() + task.head * key_value.stride(1) +
+                          task.padded_begin * padded;
+        float* value_grad = key_grad + key_value.stride(0);
+        std::fill_n(key_grad, rows * padded, 0.0F);
+        std::fill_n(value_grad, rows * padded, 0.0F);
+        const int64_t first = task.begin * stride + task.head * d;
+        kernels::attention_kernels<T>().backward(
+            head_of<T>(qkv, task, heads, kv_heads),
+            {out.const_data_ptr<T>() + first, out_grad.const_data_ptr<T>() + first, stride,
+             log_sum_exp.const_data_ptr<float>() + task.head * tokens + task.begin,
+             qkv_grad.data_ptr<T>() + task.begin * qkv_grad.stride(0) + task.head * d, key_grad,
+             value_grad},
+            scratch);
+      });
+      sum_key_value_grads<T>(qkv_grad, key_value, kv_heads, cu_seqlens);
+    });
     qkv_grad.narrow(0, cu_seqlens.back(), qkv.size(0) - cu_seqlens.back()).zero_();
     return {qkv_grad, at::Tensor(), at::Tensor(), at::Tensor()};
   }

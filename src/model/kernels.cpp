@@ -152,6 +152,16 @@ ARCHON_INLINE void norm_rotary_backward_tokens(T* x_grad, float* query_norm_grad
   }
 }
 
+template <class T>
+ARCHON_INLINE void sum_parts_row(T* y, const float* x, int64_t stride, int64_t parts,
+                                 int64_t width) {
+  for (int64_t i = 0; i < width; ++i) {
+    float sum = x[i];
+    for (int64_t part = 1; part < parts; ++part) sum += x[part * stride + i];
+    y[i] = static_cast<T>(sum);
+  }
+}
+
 }  // namespace
 
 #define ARCHON_DEFINE_KERNELS(T)                                                               \
@@ -182,6 +192,10 @@ ARCHON_INLINE void norm_rotary_backward_tokens(T* x_grad, float* query_norm_grad
       const float* sin, int64_t tokens, HeadLayout layout) {                                   \
     norm_rotary_backward_tokens(x_grad, query_norm_grad, key_norm_grad, y_grad, x, inv_rms,    \
                                 query_norm, key_norm, cos, sin, tokens, layout);               \
+  }                                                                                            \
+  ARCHON_SIMD_CLONES void sum_parts(T* y, const float* x, int64_t stride, int64_t parts,       \
+                                    int64_t width) {                                           \
+    sum_parts_row(y, x, stride, parts, width);                                                 \
   }
 
 ARCHON_DEFINE_KERNELS(float)

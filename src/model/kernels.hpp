@@ -30,7 +30,9 @@ struct HeadLayout {
   void norm_rotary_backward(T* x_grad, float* query_norm_grad, float* key_norm_grad,           \
                             const T* y_grad, const T* x, const float* inv_rms,                 \
                             const T* query_norm, const T* key_norm, const float* cos,          \
-                            const float* sin, int64_t tokens, HeadLayout layout);
+                            const float* sin, int64_t tokens, HeadLayout layout);              \
+  /* y [width] = sum of `parts` rows that lie `stride` apart */                                \
+  void sum_parts(T* y, const float* x, int64_t stride, int64_t parts, int64_t width);
 
 ARCHON_DECLARE_KERNELS(float)
 ARCHON_DECLARE_KERNELS(c10::BFloat16)

@@ -75,6 +75,21 @@ at::Tensor share_of(const at::Tensor& whole, const Target& target) {
   return whole.narrow(target.parameter->tp_dim(), range.begin, range.size());
 }
 
+/// Copies what this rank owns out of its tp share, which may be a view of columns in the file:
+/// only the rows that hold these elements are touched.
+void fill_owned(const Target& target, const at::Tensor& share) {
+  const Parameter& parameter = *target.parameter;
+  const Range part = parameter.part_elements(target.part);
+  const Range mine = intersect(part, parameter.owned());
+  if (mine.size() == 0) return;
+  const int64_t row = share.numel() / share.size(0);
+  const int64_t first = (mine.begin - part.begin) / row;
+  const int64_t last = (mine.end - part.begin + row - 1) / row;
+  const at::Tensor rows = share.narrow(0, first, last - first).contiguous().view({-1});
+  parameter.owned_part(parameter.master(), target.part)
+      .copy_(rows.narrow(0, mine.begin - part.begin - first * row, mine.size()));
+}
+
 /// Each rank compares its rows; together the tp group sees them all.
 void check_tied_head(const WeightFolder& weights, const std::string& head,
                      const Target& embedding) {
@@ -117,11 +132,9 @@ void load_weights(Model& model, const StateDictAdapter& adapter, const WeightFol
   misfits.throw_if_any(weights.path());
   if (!tied_head.empty()) check_tied_head(weights, tied_head, targets.at("embedding.weight"));
 
-  for (const auto& [internal, target] : targets) {
-    target.parameter->local_part(target.parameter->master(), target.part)
-        .copy_(share_of(weights.view(target.hf_name), target));
-  }
-  for (Parameter* parameter : model.parameters()) parameter->refresh_value();
+  for (const auto& [internal, target] : targets)
+    fill_owned(target, share_of(weights.view(target.hf_name), target));
+  for (ParameterUnit* unit : model.units()) unit->refresh_values();
 }
 
 }  // namespace archon

@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "archon/base/error.hpp"
+#include "archon/parallel/dispatch.hpp"
 #include "kernels.hpp"
 
 namespace archon {
@@ -40,20 +41,6 @@ void for_row_tasks(int64_t rows, const Body& body) {
 
 at::Tensor partial_sums(int64_t rows, int64_t width) {
   return at::zeros({(rows + kTaskRows - 1) / kTaskRows, width}, at::kFloat);
-}
-
-/// Calls f with a null pointer of the tensor's element type.
-template <class F>
-void dispatch(const at::Tensor& x, F&& f) {
-  switch (x.scalar_type()) {
-    case at::kFloat:
-      return f(static_cast<float*>(nullptr));
-    case at::kBFloat16:
-      return f(static_cast<c10::BFloat16*>(nullptr));
-    default:
-      throw_runtime_failure(fmt::format("no kernel for {}; models compute in float32 or bfloat16",
-                                        c10::toString(x.scalar_type())));
-  }
 }
 
 template <class T>
@@ -128,9 +115,8 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
 struct NormRotary : torch::autograd::Function<NormRotary> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
                             const std::optional<at::Tensor>& maybe_query_norm,
-                            const std::optional<at::Tensor>& maybe_key_norm,
-                            const at::Tensor& cos, const at::Tensor& sin, int64_t heads,
-                            int64_t kv_heads, double eps) {
+                            const std::optional<at::Tensor>& maybe_key_norm, const at::Tensor& cos,
+                            const at::Tensor& sin, int64_t heads, int64_t kv_heads, double eps) {
     const at::Tensor query_norm = maybe_query_norm.value_or(at::Tensor());
     const at::Tensor key_norm = maybe_key_norm.value_or(at::Tensor());
     const kernels::HeadLayout layout{heads, kv_heads, qkv.size(2)};

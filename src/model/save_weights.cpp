@@ -60,34 +60,55 @@ void write_hf_companions(const HfConfig& hf, const std::string& source_folder,
   }
 }
 
-at::Tensor gather_part(const Parameter& parameter, std::size_t part, const at::Tensor& tensor,
-                       const Communicator& tp) {
+namespace {
+
+/// The tp rank's share of a part, from the ranks of the shard group that own it.
+at::Tensor gather_shards(const Parameter& parameter, std::size_t part, const at::Tensor& owned,
+                         const Communicator& shard_group) {
+  const Range elements = parameter.part_elements(part);
+  std::vector<int64_t> shape = parameter.local_shape();
+  shape[0] = parameter.local_rows(part).size();
+  const at::Tensor mine = parameter.owned_part(owned, part);
+  if (parameter.place().size == 1) return mine.view(shape);
+  std::vector<int64_t> counts;
+  for (int rank = 0; rank < parameter.place().size; ++rank)
+    counts.push_back(intersect(elements, parameter.owned_by(rank)).size());
+  at::Tensor whole = at::empty({elements.size()}, owned.options());
+  shard_group.all_gather(whole, mine, counts);
+  return whole.view(shape);
+}
+
+}  // namespace
+
+at::Tensor gather_part(const Parameter& parameter, std::size_t part, const at::Tensor& owned,
+                       const Mesh& mesh) {
   const at::NoGradGuard no_grad;
-  const at::Tensor local = parameter.local_part(tensor.detach(), part);
-  if (parameter.placement() == TpPlacement::replicated || tp.size() == 1) return local.contiguous();
+  const at::Tensor local = gather_shards(parameter, part, owned, mesh.shard_group());
+  const Communicator& tp = mesh.tp();
+  if (parameter.placement() == TpPlacement::replicated || tp.size() == 1) return local;
 
   const std::vector<int64_t>& shape = parameter.parts().at(part).shape;
   const int64_t dim = parameter.tp_dim();
   const std::vector<int64_t> blocks = even_sizes(shape.at(dim), tp.size());
   if (dim == 0) {
-    at::Tensor whole = at::empty(shape, tensor.options());
-    tp.all_gather(whole, local.contiguous(), blocks);
+    at::Tensor whole = at::empty(shape, owned.options());
+    tp.all_gather(whole, local, blocks);
     return whole;
   }
   // Communicators gather rows, so columns travel transposed.
-  at::Tensor transposed = at::empty({shape[1], shape[0]}, tensor.options());
+  at::Tensor transposed = at::empty({shape[1], shape[0]}, owned.options());
   tp.all_gather(transposed, local.t().contiguous(), blocks);
   return transposed.t().contiguous();
 }
 
 void for_each_whole_tensor(
-    const Model& model, const StateDictAdapter& adapter, const Communicator& tp,
-    const std::function<const at::Tensor&(const Parameter&)>& select,
+    const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
+    const std::function<at::Tensor(const Parameter&)>& select,
     const std::function<void(const std::string&, const at::Tensor&)>& visit) {
   for (const Parameter* parameter : model.parameters()) {
     for (std::size_t part = 0; part < parameter->parts().size(); ++part) {
       visit(adapter.to_hf(parameter->parts()[part].name),
-            gather_part(*parameter, part, select(*parameter), tp));
+            gather_part(*parameter, part, select(*parameter), mesh));
     }
   }
 }
@@ -95,9 +116,7 @@ void for_each_whole_tensor(
 void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
                     const std::string& source_folder, const std::string& folder,
                     at::ScalarType dtype, std::int64_t max_shard_bytes) {
-  // The tp group of rank 0 holds every slice; the others have nothing to add.
-  if (mesh.dp_rank() != 0 || mesh.cp_rank() != 0) return;
-  const bool writes = mesh.tp_rank() == 0;
+  const bool writes = mesh.world().rank() == 0;
   if (writes) ensure_writable_folder(folder);
 
   std::vector<SafetensorsSpec> specs;
@@ -112,7 +131,7 @@ void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const M
   auto next = sources.begin();
   const auto produce = [&](const SafetensorsSpec&) {
     const auto [parameter, part] = *next++;
-    return gather_part(*parameter, part, parameter->master(), mesh.tp()).to(dtype);
+    return gather_part(*parameter, part, parameter->master(), mesh).to(dtype);
   };
   write_safetensors_folder(folder, specs, max_shard_bytes, produce, writes);
   if (writes) write_hf_companions(HfConfig::read(source_folder), source_folder, folder, dtype);

@@ -6,7 +6,7 @@
 #include "archon/base/error.hpp"
 #include "archon/base/simd.hpp"
 #include "archon/optim/optimizer.hpp"
-#include "tensors.hpp"
+#include "ranges.hpp"
 
 namespace archon {
 namespace {
@@ -24,7 +24,7 @@ struct Coefficients {
 };
 
 // One pass: each of the four arrays is read once and the three that change are written once.
-ARCHON_SIMD_CLONES void update(float* __restrict weight, const float* __restrict grad,
+ARCHON_SIMD_CLONES void update_range(float* __restrict weight, const float* __restrict grad,
                                float* __restrict exp_avg, float* __restrict exp_avg_sq,
                                int64_t elements, const Coefficients& given) {
   const Coefficients c = given;
@@ -41,44 +41,42 @@ ARCHON_SIMD_CLONES void update(float* __restrict weight, const float* __restrict
 
 class AdamW final : public Optimizer {
  public:
-  AdamW(std::vector<OptimizerTensor> tensors, const AdamWOptions& options) : options_(options) {
-    optim::check(tensors);
-    for (OptimizerTensor& tensor : tensors) {
-      const at::Tensor zeros = at::zeros_like(tensor.weight, at::TensorOptions(at::kFloat));
-      entries_.push_back({std::move(tensor), zeros, at::zeros_like(zeros)});
-    }
-  }
-
-  void step(double lr, double grad_scale) override {
-    ++steps_;
-    for (Entry& entry : entries_) {
-      const Coefficients c = coefficients(lr, grad_scale, entry.tensor.decay);
-      float* weight = entry.tensor.weight.mutable_data_ptr<float>();
-      const float* grad = entry.tensor.grad.const_data_ptr<float>();
-      float* exp_avg = entry.exp_avg.mutable_data_ptr<float>();
-      float* exp_avg_sq = entry.exp_avg_sq.mutable_data_ptr<float>();
-      optim::for_ranges(entry.tensor.weight.numel(), [&](int64_t begin, int64_t end) {
-        update(weight + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin, end - begin, c);
-      });
-    }
+  AdamW(std::vector<OptimizerTensor> tensors, const AdamWOptions& options)
+      : Optimizer(std::move(tensors)), options_(options) {
+    for (const OptimizerTensor& tensor : tensors_)
+      moments_.push_back({at::zeros_like(tensor.weight), at::zeros_like(tensor.weight)});
   }
 
   std::map<std::string, std::map<std::string, at::Tensor>> state() override {
     std::map<std::string, std::map<std::string, at::Tensor>> state;
-    for (const Entry& entry : entries_)
-      state[entry.tensor.name] = {{"exp_avg", entry.exp_avg}, {"exp_avg_sq", entry.exp_avg_sq}};
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+      state[tensors_[i].name] = {{"exp_avg", moments_[i].exp_avg},
+                                 {"exp_avg_sq", moments_[i].exp_avg_sq}};
     return state;
   }
 
  private:
-  struct Entry {
-    OptimizerTensor tensor;
+  struct Moments {
     at::Tensor exp_avg, exp_avg_sq;
   };
 
+  void update(const std::vector<at::Tensor>& gradients, double lr, double grad_scale) override {
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      const Coefficients c = coefficients(lr, grad_scale, tensors_[i].decay);
+      float* weight = tensors_[i].weight.mutable_data_ptr<float>();
+      const float* grad = gradients[i].const_data_ptr<float>();
+      float* exp_avg = moments_[i].exp_avg.mutable_data_ptr<float>();
+      float* exp_avg_sq = moments_[i].exp_avg_sq.mutable_data_ptr<float>();
+      optim::for_ranges(tensors_[i].weight.numel(), [&](int64_t begin, int64_t end) {
+        update_range(weight + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin,
+                     end - begin, c);
+      });
+    }
+  }
+
   // In double, rounded once: 1 - beta2^t cancels in float32 at the first steps.
   Coefficients coefficients(double lr, double grad_scale, bool decay) const {
-    const double t = static_cast<double>(steps_);
+    const double t = static_cast<double>(steps());
     const double bias1 = 1.0 - std::pow(options_.beta1, t);
     const double bias2 = 1.0 - std::pow(options_.beta2, t);
     return {.grad_scale = static_cast<float>(grad_scale),
@@ -92,7 +90,7 @@ class AdamW final : public Optimizer {
   }
 
   AdamWOptions options_;
-  std::vector<Entry> entries_;
+  std::vector<Moments> moments_;
 };
 
 }  // namespace

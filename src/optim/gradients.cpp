@@ -1,6 +1,7 @@
 #include "archon/optim/gradients.hpp"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
 
 #include <algorithm>
 #include <cmath>
@@ -31,22 +32,53 @@ double sum_of_squares(const at::Tensor& x) {
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
-}  // namespace
+std::vector<Parameter*> all_parameters(const std::vector<ParameterUnit*>& units) {
+  std::vector<Parameter*> all;
+  for (const ParameterUnit* unit : units)
+    all.insert(all.end(), unit->parameters().begin(), unit->parameters().end());
+  return all;
+}
 
-void reduce_gradients(const std::vector<Parameter*>& parameters, const Mesh& mesh) {
-  for (const Parameter* parameter : parameters) {
-    const bool replicated = parameter->placement() == TpPlacement::replicated;
-    (replicated ? mesh.world() : mesh.shard_group()).all_reduce(parameter->grad());
+/// One message for all of them, since they are small.
+void reduce_replicated(const std::vector<Parameter*>& parameters, const Communicator& world) {
+  std::vector<at::Tensor> gradients;
+  for (Parameter* parameter : parameters)
+    if (parameter->placement() == TpPlacement::replicated)
+      gradients.push_back(parameter->whole_grad().view({-1}));
+  if (world.size() == 1 || gradients.empty()) return;
+  const at::Tensor flat = at::cat(gradients);
+  world.all_reduce(flat);
+  int64_t begin = 0;
+  for (const at::Tensor& gradient : gradients) {
+    at::Tensor(gradient).copy_(flat.narrow(0, begin, gradient.numel()));
+    begin += gradient.numel();
   }
 }
 
-double gradient_norm(const std::vector<Parameter*>& parameters, const Mesh& mesh) {
-  double sharded = 0, replicated = 0;
-  for (const Parameter* parameter : parameters) {
-    const double sum = sum_of_squares(parameter->grad());
-    (parameter->placement() == TpPlacement::replicated ? replicated : sharded) += sum;
+}  // namespace
+
+void reduce_gradients(const std::vector<ParameterUnit*>& units, Sharding& sharding,
+                      const Mesh& mesh) {
+  sharding.finish_reduction();
+  const std::vector<Parameter*> parameters = all_parameters(units);
+  reduce_replicated(parameters, mesh.world());
+  if (sharding.sharded()) return;
+  for (Parameter* parameter : parameters)
+    if (parameter->placement() != TpPlacement::replicated)
+      mesh.shard_group().all_reduce(parameter->whole_grad());
+}
+
+double gradient_norm(const std::vector<ParameterUnit*>& units, const Mesh& mesh) {
+  double sum = 0;
+  for (const Parameter* parameter : all_parameters(units)) {
+    const bool another_tp_rank_counts =
+        parameter->placement() == TpPlacement::replicated && mesh.tp_rank() != 0;
+    const bool another_shard_rank_counts =
+        parameter->place().size == 1 && mesh.shard_group().rank() != 0;
+    if (!another_tp_rank_counts && !another_shard_rank_counts)
+      sum += sum_of_squares(parameter->grad());
   }
-  return std::sqrt(mesh.tp().all_reduce(sharded) + replicated);
+  return std::sqrt(mesh.world().all_reduce(sum));
 }
 
 }  // namespace archon

@@ -1,12 +1,12 @@
 #include <utility>
 
 #include "archon/optim/optimizer.hpp"
-#include "tensors.hpp"
+#include "ranges.hpp"
 
 namespace archon {
 namespace {
 
-void update(float* __restrict weight, const float* __restrict grad, int64_t elements, float lr,
+void update_range(float* __restrict weight, const float* __restrict grad, int64_t elements, float lr,
             float grad_scale, float decay) {
   for (int64_t i = 0; i < elements; ++i)
     weight[i] -= lr * (grad[i] * grad_scale + decay * weight[i]);
@@ -15,27 +15,23 @@ void update(float* __restrict weight, const float* __restrict grad, int64_t elem
 class Sgd final : public Optimizer {
  public:
   Sgd(std::vector<OptimizerTensor> tensors, double weight_decay)
-      : tensors_(std::move(tensors)), weight_decay_(weight_decay) {
-    optim::check(tensors_);
-  }
-
-  void step(double lr, double grad_scale) override {
-    ++steps_;
-    for (OptimizerTensor& tensor : tensors_) {
-      const float decay = tensor.decay ? static_cast<float>(weight_decay_) : 0.0F;
-      float* weight = tensor.weight.mutable_data_ptr<float>();
-      const float* grad = tensor.grad.const_data_ptr<float>();
-      optim::for_ranges(tensor.weight.numel(), [&](int64_t begin, int64_t end) {
-        update(weight + begin, grad + begin, end - begin, static_cast<float>(lr),
-               static_cast<float>(grad_scale), decay);
-      });
-    }
-  }
+      : Optimizer(std::move(tensors)), weight_decay_(weight_decay) {}
 
   std::map<std::string, std::map<std::string, at::Tensor>> state() override { return {}; }
 
  private:
-  std::vector<OptimizerTensor> tensors_;
+  void update(const std::vector<at::Tensor>& gradients, double lr, double grad_scale) override {
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      const float decay = tensors_[i].decay ? static_cast<float>(weight_decay_) : 0.0F;
+      float* weight = tensors_[i].weight.mutable_data_ptr<float>();
+      const float* grad = gradients[i].const_data_ptr<float>();
+      optim::for_ranges(tensors_[i].weight.numel(), [&](int64_t begin, int64_t end) {
+        update_range(weight + begin, grad + begin, end - begin, static_cast<float>(lr),
+                     static_cast<float>(grad_scale), decay);
+      });
+    }
+  }
+
   double weight_decay_;
 };
 

@@ -53,11 +53,16 @@ Map gather_map(const Communicator& comm, const Rows& rows) {
   };
 }
 
-Map scatter_map(const Communicator& comm, const Rows& rows) {
-  return [&comm, rows](const at::Tensor& x) {
-    at::Tensor y = empty_rows(x, rows.empty() ? x.size(0) / comm.size() : rows[comm.rank()]);
-    comm.reduce_scatter(y, x, rows);
-    return y;
+Map scatter_map(const Communicator& comm, const Rows& rows,
+                WhenRecomputed use = WhenRecomputed::compute) {
+  return [&comm, rows, use](const at::Tensor& x) {
+    auto shape = x.sizes().vec();
+    shape[0] = rows.empty() ? x.size(0) / comm.size() : rows[comm.rank()];
+    return recomputation::result(use, shape, x.options(), [&] {
+      at::Tensor y = at::empty(shape, x.options());
+      comm.reduce_scatter(y, x, rows);
+      return y;
+    });
   };
 }
 
@@ -76,9 +81,10 @@ at::Tensor all_gather(const at::Tensor& x, const Communicator& comm, const Rows&
   return LinearMap::apply(x, gather_map(comm, rows), scatter_map(comm, rows));
 }
 
-at::Tensor reduce_scatter(const at::Tensor& x, const Communicator& comm, const Rows& rows) {
+at::Tensor reduce_scatter(const at::Tensor& x, const Communicator& comm, const Rows& rows,
+                          WhenRecomputed use) {
   if (comm.size() == 1) return x;
-  return LinearMap::apply(x, scatter_map(comm, rows), gather_map(comm, rows));
+  return LinearMap::apply(x, scatter_map(comm, rows, use), gather_map(comm, rows));
 }
 
 at::Tensor all_to_all(const at::Tensor& x, const Communicator& comm, const Rows& output_rows,

@@ -1,10 +1,10 @@
 #include "archon/parallel/parameter.hpp"
 
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/ranges.h>
+
+#include <functional>
+#include <numeric>
 
 #include "archon/base/error.hpp"
 
@@ -64,39 +64,40 @@ std::vector<int64_t> Parameter::local_shape() const {
   return shape;
 }
 
-void Parameter::allocate(at::ScalarType compute_dtype) {
-  master_ = at::empty(local_shape(), at::kFloat);
-  value_ = compute_dtype == at::kFloat ? master_.detach()
-                                       : at::empty_like(master_, at::dtype(compute_dtype));
-  value_.set_requires_grad(true);
-  grad_ = at::Tensor();
+int64_t Parameter::local_numel() const {
+  const std::vector<int64_t> shape = local_shape();
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
-void Parameter::refresh_value() {
-  if (value_.scalar_type() == at::kFloat) return;
-  const at::NoGradGuard no_grad;
-  value_.copy_(master_);
+Range Parameter::part_elements(std::size_t part) const {
+  const std::vector<int64_t> shape = local_shape();
+  const int64_t row =
+      std::accumulate(shape.begin() + 1, shape.end(), int64_t{1}, std::multiplies<>());
+  const Range rows = local_rows(part);
+  return {rows.begin * row, rows.end * row};
 }
 
-void Parameter::zero_grad() {
-  if (grad_.defined()) {
-    grad_.zero_();
-  } else {
-    grad_ = at::zeros_like(master_);
-  }
-  // A float32 backward adds straight into grad; a bfloat16 one leaves a tensor of its own, which
-  // collect_grad adds in float32.
-  value_.mutable_grad() = value_.scalar_type() == at::kFloat ? grad_ : at::Tensor();
+Range Parameter::owned_by(int rank) const {
+  const Range block{rank * place_.block - place_.offset, (rank + 1) * place_.block - place_.offset};
+  return intersect({0, local_numel()}, block);
 }
 
-void Parameter::collect_grad() {
-  const at::Tensor left = value_.grad();
-  if (!left.defined() || left.is_same(grad_)) return;
-  ARCHON_ENSURE(grad_.defined(), "the gradient of {} was collected before zero_grad made it",
-                parts().front().name);
-  const at::NoGradGuard no_grad;
-  grad_.add_(left);
-  value_.mutable_grad() = at::Tensor();
+at::Tensor Parameter::owned_part(const at::Tensor& tensor, std::size_t part) const {
+  const Range mine = owned(), wanted = intersect(part_elements(part), mine);
+  if (wanted.size() == 0) return tensor.narrow(0, 0, 0);
+  return tensor.narrow(0, wanted.begin - mine.begin, wanted.size());
+}
+
+at::Tensor Parameter::whole_grad() {
+  if (!grad_.defined()) grad_ = at::zeros(local_shape(), at::kFloat);
+  return grad_;
+}
+
+at::Tensor Parameter::grad() const {
+  if (!grad_.defined()) return at::zeros({owned().size()}, at::kFloat);
+  // Of a replicated parameter every rank has the whole gradient.
+  const at::Tensor flat = grad_.view({-1});
+  return flat.numel() == owned().size() ? flat : flat.narrow(0, owned().begin, owned().size());
 }
 
 }  // namespace archon

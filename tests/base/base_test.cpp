@@ -83,6 +83,8 @@ BOOST_AUTO_TEST_CASE(cores_are_shared_out_to_ranks) {
   BOOST_TEST(archon::threads_per_rank(8, 3) == 2);
   BOOST_TEST(archon::threads_per_rank(2, 8) == 1);
   BOOST_TEST(archon::threads_per_rank(4, 0) == 4);
+  BOOST_TEST(archon::describe_cores(1, 1) == "1 core, shared by 1 rank");
+  BOOST_TEST(archon::describe_cores(8, 3) == "8 cores, shared by 3 ranks");
 }
 
 BOOST_AUTO_TEST_CASE(cores_are_those_of_the_affinity_mask) {

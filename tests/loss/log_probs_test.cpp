@@ -96,13 +96,13 @@ const Problem kProblems[] = {{11, 30}, {11, 31, 0.7}, {5000, 31},         {9001,
 BOOST_AUTO_TEST_SUITE(log_probs)
 
 BOOST_AUTO_TEST_CASE(the_large_problems_take_several_chunks) {
-  BOOST_TEST(archon::logit_chunk_tokens(31) < 5000);
-  BOOST_TEST(archon::logit_chunk_tokens(7) < 9001);
-  BOOST_TEST(archon::logit_chunk_tokens(1) <= 4096);
-  // No vocabulary makes chunks of nothing.
-  BOOST_TEST(archon::logit_chunk_tokens(int64_t{1} << 40) >= 16);
-  // The logits of a chunk of a large vocabulary stay within some MiB.
-  BOOST_TEST(archon::logit_chunk_tokens(151936) * 151936 <= int64_t{8} << 20);
+  BOOST_TEST(archon::logit_chunk_tokens(Problem{}.width) < 5000);
+  // A head of no width makes no chunks of nothing, a wide one no chunk without end.
+  BOOST_TEST(archon::logit_chunk_tokens(1) == 16);
+  BOOST_TEST(archon::logit_chunk_tokens(int64_t{1} << 40) == 1024);
+  // In between a chunk's logits take no more memory than the head's weight.
+  for (const int64_t width : {16, 768, 1024})
+    BOOST_TEST(archon::logit_chunk_tokens(width) <= width);
 }
 
 BOOST_AUTO_TEST_CASE(log_probs_and_entropy_equal_the_definition) {

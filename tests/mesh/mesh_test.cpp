@@ -84,6 +84,27 @@ BOOST_AUTO_TEST_CASE(groups_carry_their_axis_as_name) {
   BOOST_TEST(mesh.shard_group().name() == "shard_group");
 }
 
+BOOST_AUTO_TEST_CASE(traffic_is_told_by_axis) {
+  const int ranks = test_environment().world_size();
+  for (const MeshShape& shape : archon::test::all_meshes(ranks)) {
+    const Mesh mesh(shape, MPI_COMM_WORLD);
+    const Communicator* groups[] = {
+        &mesh.world(),          &mesh.dp(),         &mesh.cp(), &mesh.tp(),
+        &mesh.model_parallel(), &mesh.shard_group()};
+    const std::string names[] = {"world", "dp", "cp", "tp", "model_parallel", "shard"};
+    // One number more over each group than over the one before.
+    for (int group = 0; group < 6; ++group)
+      for (int times = 0; times <= group; ++times) groups[group]->all_reduce(int64_t{1});
+    const auto traffic = mesh.traffic();
+    for (int group = 0; group < 6; ++group) {
+      const int64_t messages = (group + 1) * (groups[group]->size() - 1);
+      BOOST_TEST(traffic[group].axis == names[group]);
+      BOOST_TEST(traffic[group].sent.messages == messages);
+      BOOST_TEST(traffic[group].sent.bytes == 8 * messages);
+    }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_mesh_of_one_needs_no_mpi) {
   const Mesh mesh = Mesh::self();
   BOOST_TEST(mesh.shape().size() == 1);

@@ -196,15 +196,35 @@ BOOST_AUTO_TEST_CASE(attention) {
       }
 }
 
+// Lengths around those of the kernels' blocks, head dims around those of vectors.
+BOOST_AUTO_TEST_CASE(attention_of_any_length_and_head_dim) {
+  const std::vector<int64_t> cu_seqlens = {0, 63, 64, 128, 193, 322, 324};
+  for (const int64_t d : {2, 6, 16, 40, 64, 80, 112, 128, 256})
+    BOOST_TEST_CONTEXT("head_dim " << d) {
+      check_both_types(
+          {noise({325, 6, d}, 1)},
+          [&](const Tensors& t) { return archon::packed_attention(t[0], cu_seqlens, 4, 1); },
+          [&](const Tensors& t) { return attention_formula(t[0], cu_seqlens, 4, 1); });
+    }
+}
+
+// Scores far beyond what exp takes.
+BOOST_AUTO_TEST_CASE(attention_of_large_scores_does_not_overflow) {
+  check_function(
+      {noise({70, 3, 8}, 1).mul(30)}, at::kFloat, 1e-3,
+      [](const Tensors& t) { return archon::packed_attention(t[0], {0, 70}, 1, 1); },
+      [](const Tensors& t) { return attention_formula(t[0], {0, 70}, 1, 1); });
+}
+
 // Whatever lies in the padding (here: NaN, and memory that was NaN) stays there.
 BOOST_AUTO_TEST_CASE(padding_is_never_read) {
-  const int64_t tokens = 64, used = 40, heads = 2;
+  const int64_t tokens = 164, used = 140, heads = 2;
   at::Tensor qkv = noise({tokens, 3 * heads, 8}, 1).to(at::kFloat);
   const auto run = [&](double filling) {
     qkv.narrow(0, used, tokens - used).fill_(filling);
     { const at::Tensor dirt = at::full({tokens, heads, 8}, NAN); }
     const at::Tensor x = leaf(qkv);
-    const at::Tensor y = archon::packed_attention(x, {0, 17, used}, heads, heads);
+    const at::Tensor y = archon::packed_attention(x, {0, 67, used}, heads, heads);
     { const at::Tensor dirt = at::full({tokens, 3 * heads, 8}, NAN); }
     y.narrow(0, 0, used).sum().backward();
     return Tensors{y.detach(), x.grad()};

@@ -83,8 +83,7 @@ BOOST_AUTO_TEST_CASE(a_model_is_allocated_at_its_dtype) {
   config.num_heads = config.num_kv_heads = 2;
   config.head_dim = 4;
   FakeModel model(config);
-  model.allocate(at::kBFloat16);
-  BOOST_TEST((model.dtype() == at::kBFloat16));
+  model.allocate({.compute_dtype = at::kBFloat16}, Communicator::self());
   const archon::Model& constant = model;
   BOOST_TEST(constant.parameters().size() == model.parameters().size());
   for (const archon::Parameter* parameter : constant.parameters()) {

@@ -19,37 +19,115 @@ MUTATIONS = [
     Mutation(
         "gradient not summed over cp",
         "src/optim/gradients.cpp",
-        "(replicated ? mesh.world() : mesh.shard_group()).all_reduce",
-        "(replicated ? mesh.world() : mesh.dp()).all_reduce",
-        ("gradients.2", "edge_batches.2", "golden.2"),
+        "mesh.shard_group().all_reduce(parameter->whole_grad())",
+        "mesh.dp().all_reduce(parameter->whole_grad())",
+        ("gradients.2", "golden.2"),
     ),
     Mutation(
         "gradient not summed over dp",
         "src/optim/gradients.cpp",
-        "(replicated ? mesh.world() : mesh.shard_group()).all_reduce",
-        "(replicated ? mesh.world() : mesh.cp()).all_reduce",
+        "mesh.shard_group().all_reduce(parameter->whole_grad())",
+        "mesh.cp().all_reduce(parameter->whole_grad())",
+        ("gradients.2", "golden.2"),
+    ),
+    Mutation(
+        "norm counts a replicated parameter once per tp rank",
+        "src/optim/gradients.cpp",
+        "parameter->placement() == TpPlacement::replicated && mesh.tp_rank() != 0;",
+        "false;",
+        ("gradients.2", "edge_batches.2", "golden.2"),
+    ),
+    Mutation(
+        "norm counts an unsharded parameter once per rank of the shard group",
+        "src/optim/gradients.cpp",
+        "parameter->place().size == 1 && mesh.shard_group().rank() != 0;",
+        "false;",
+        ("gradients.2", "golden.2"),
+    ),
+    Mutation(
+        "norm misses the shards of other ranks",
+        "src/optim/gradients.cpp",
+        "std::sqrt(mesh.world().all_reduce(sum))",
+        "std::sqrt(mesh.tp().all_reduce(sum))",
         ("gradients.2", "edge_batches.2", "golden.2"),
     ),
     Mutation(
         "norm misses the tp axis",
         "src/optim/gradients.cpp",
-        "std::sqrt(mesh.tp().all_reduce(sharded) + replicated)",
-        "std::sqrt(sharded + replicated)",
-        ("gradients.2", "edge_batches.2", "golden.2"),
-    ),
-    Mutation(
-        "norm counts a replicated parameter once per tp rank",
-        "src/optim/gradients.cpp",
-        "std::sqrt(mesh.tp().all_reduce(sharded) + replicated)",
-        "std::sqrt(mesh.tp().all_reduce(sharded + replicated))",
+        "std::sqrt(mesh.world().all_reduce(sum))",
+        "std::sqrt(mesh.shard_group().all_reduce(sum))",
         ("gradients.2", "edge_batches.2", "golden.2"),
     ),
     Mutation(
         "norm weights under sequence parallelism not summed over tp",
         "src/optim/gradients.cpp",
-        "(replicated ? mesh.world() : mesh.shard_group()).all_reduce",
-        "mesh.shard_group().all_reduce",
+        "reduce_replicated(parameters, mesh.world());",
+        "reduce_replicated(parameters, mesh.shard_group());",
         ("gradients.2", "edge_batches.2", "golden.2"),
+    ),
+    # Sharding and recomputation
+    Mutation(
+        "reduce-scatter of the last unit not waited for",
+        "src/optim/gradients.cpp",
+        "  sharding.finish_reduction();\n",
+        "",
+        ("gradients.2", "golden.2"),
+    ),
+    Mutation(
+        "gradients of earlier micro-batches replaced in the shard",
+        "src/parallel/parameter_unit.cpp",
+        "    grad_.add_(sum);\n",
+        "    grad_.copy_(sum);\n",
+        ("sharding.2", "golden.2"),
+    ),
+    Mutation(
+        "a second gradient in one backward replaces the first",
+        "src/parallel/parameter_unit.cpp",
+        "    place.add_(grad.view({-1}));\n",
+        "    place.copy_(grad.view({-1}));\n",
+        ("sharding.2", "golden.2"),
+    ),
+    Mutation(
+        "memory of parameters without gradient is sent as it is",
+        "src/parallel/parameter_unit.cpp",
+        "    if (!arrived_[i]) outgoing_.narrow(0, begin, end - begin).zero_();\n",
+        "    if (!arrived_[i]) outgoing_.narrow(0, begin, end - begin).fill_(1);\n",
+        ("sharding.2",),
+    ),
+    Mutation(
+        "values used before they were gathered",
+        "src/parallel/parameter_unit.cpp",
+        "  if (!present_) start_gather();\n  gathering_.wait();\n",
+        "  if (!present_) start_gather();\n",
+        ("sharding.2", "golden.2"),
+    ),
+    Mutation(
+        "values kept from before the step",
+        "src/parallel/parameter_unit.cpp",
+        "  drop_memory(values_);\n  present_ = false;\n",
+        "",
+        ("sharding.2", "golden.2"),
+    ),
+    Mutation(
+        "recomputation draws new random numbers",
+        "src/parallel/segment.cpp",
+        "    set_random_state(state);\n",
+        "",
+        ("sharding.1",),
+    ),
+    Mutation(
+        "kept results handed out in the wrong order",
+        "src/parallel/recompute.cpp",
+        "(*scope->kept_)[scope->next_++]",
+        "(*scope->kept_)[scope->kept_->size() - ++scope->next_]",
+        ("golden.1",),
+    ),
+    Mutation(
+        "partial sums skipped though their sum is recomputed",
+        "src/parallel/tensor_parallel.cpp",
+        "use == WhenRecomputed::skip || kept ? ",
+        "use != WhenRecomputed::compute ? ",
+        ("golden.2",),
     ),
     Mutation(
         "clip coefficient may enlarge",
@@ -68,7 +146,7 @@ MUTATIONS = [
     Mutation(
         "gradients of the last step are kept",
         "src/engine/train_step.cpp",
-        "for (Parameter* parameter : parameters) parameter->zero_grad();\n\n",
+        "  for (ParameterUnit* unit : units) unit->clear_gradients();\n",
         "",
         ("golden.1",),
     ),
@@ -186,8 +264,8 @@ MUTATIONS = [
     Mutation(
         "dp rank without sequence: stays out of the reduction",
         "src/engine/train_step.cpp",
-        "  reduce_gradients(parameters, mesh);\n",
-        "  if (!batches.front().sequences.empty()) reduce_gradients(parameters, mesh);\n",
+        "  reduce_gradients(units, model.sharding(), mesh);\n",
+        "  if (!batches.front().sequences.empty()) reduce_gradients(units, model.sharding(), mesh);\n",
         ("edge_batches.2",),
     ),
     Mutation(
@@ -201,13 +279,8 @@ MUTATIONS = [
     Mutation(
         "sequence of length 1: is skipped by attention",
         "src/model/attention.cpp",
-        "      const auto [result, log_sum_exp] =",
-        "      if (length == 1) {\n"
-        "        heads_of(out, begin, length, 0, heads).zero_();\n"
-        "        saved.push_back(at::empty({1, heads, 1}, at::kFloat));\n"
-        "        continue;\n"
-        "      }\n"
-        "      const auto [result, log_sum_exp] =",
+        "blocks = kernels::attention_blocks(length);",
+        "blocks = length == 1 ? 0 : kernels::attention_blocks(length);",
         ("ops.1",),
     ),
     Mutation(
@@ -266,6 +339,27 @@ MUTATIONS = [
         "",
         ("ops.1",),
     ),
+    Mutation(
+        "key gradients of one query head only",
+        "src/model/attention.cpp",
+        "key_value.stride(1), group, d);",
+        "key_value.stride(1), 1, d);",
+        ("ops.1",),
+    ),
+    Mutation(
+        "attention's backward does not mask later keys",
+        "src/model/attention_tiles.inc",
+        "    if (diagonal) weight =",
+        "    if (false) weight =",
+        ("ops.1",),
+    ),
+    Mutation(
+        "sums of earlier keys not scaled to the new maximum",
+        "src/model/attention_tiles.inc",
+        "*= state.factor[q];",
+        "*= 1;",
+        ("ops.1",),
+    ),
     # Losses
     Mutation(
         "loss not summed over cp",
@@ -305,8 +399,8 @@ MUTATIONS = [
     Mutation(
         "tp ranks cut their chunks differently",
         "src/loss/log_probs.cpp",
-        "even_range(head.vocab_size, head.tp.size(), 0).size()",
-        "head.weight.size(0) * (1 + head.tp.rank() * 1000)",
+        "logit_chunk_tokens(head.weight.size(1))",
+        "logit_chunk_tokens(head.weight.size(1)) + head.tp.rank()",
         ("loss.2",),
     ),
     # Tensor parallelism and collectives
@@ -362,15 +456,15 @@ MUTATIONS = [
     Mutation(
         "bfloat16 weights not refreshed after a step",
         "src/engine/train_step.cpp",
-        "    for (Parameter* parameter : parameters) parameter->refresh_value();\n",
+        "    for (ParameterUnit* unit : units) unit->refresh_values();\n",
         "",
         ("edge_batches.1",),
     ),
     Mutation(
         "bfloat16 gradients of earlier micro-batches are lost",
-        "src/parallel/parameter.cpp",
-        "grad_.add_(left);",
-        "grad_.copy_(left);",
+        "src/parallel/parameter_unit.cpp",
+        "parameter.grad_.add_(grad);",
+        "parameter.grad_.copy_(grad);",
         ("parameter.1",),
     ),
 ]

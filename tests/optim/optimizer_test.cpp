@@ -18,7 +18,22 @@ using archon::OptimizerTensor;
 
 namespace {
 
-OptimizerTensor make_tensor(const std::string& name, const std::vector<float>& weight) {
+/// What an optimizer steps, and the gradient it is given.
+struct TestTensor {
+  std::string name;
+  at::Tensor weight, grad;
+  bool decay = true;
+  operator OptimizerTensor() const { return {name, weight, decay}; }
+};
+
+void step(archon::Optimizer& optimizer, const std::vector<TestTensor>& tensors, double lr,
+          double scale) {
+  std::vector<at::Tensor> gradients;
+  for (const TestTensor& tensor : tensors) gradients.push_back(tensor.grad);
+  optimizer.step(gradients, lr, scale);
+}
+
+TestTensor make_tensor(const std::string& name, const std::vector<float>& weight) {
   const at::Tensor tensor = at::tensor(weight);
   return {name, tensor, at::zeros_like(tensor), true};
 }
@@ -80,12 +95,12 @@ BOOST_AUTO_TEST_SUITE(optimizer)
 
 // Numbers of torch.optim.AdamW (PyTorch 2.13) with the same gradients.
 BOOST_AUTO_TEST_CASE(adamw_agrees_with_pytorch) {
-  const OptimizerTensor tensor = make_tensor("w", {0.5F, -1.25F, 3.0F, 0.0F, 1e-3F});
+  const TestTensor tensor = make_tensor("w", {0.5F, -1.25F, 3.0F, 0.0F, 1e-3F});
   const auto adamw = archon::make_adamw({tensor}, {.beta1 = 0.9, .beta2 = 0.95});
   for (int step = 1; step <= 5; ++step) {
     const float s = static_cast<float>(step);
     set(tensor.grad, {0.1F * s, -0.2F, step % 2 == 0 ? 0.3F : -0.3F, 0.0F, 1e-4F * s});
-    adamw->step(0.01, 1.0);
+    ::step(*adamw, {tensor}, 0.01, 1.0);
   }
   check_close(tensor.weight, {0.449751973, -1.19386244, 2.99933481, 0.0, -0.0467553772}, 5e-7);
   const auto state = adamw->state().at("w");
@@ -99,8 +114,8 @@ BOOST_AUTO_TEST_CASE(adamw_agrees_with_pytorch) {
 BOOST_AUTO_TEST_CASE(adamw_agrees_with_double_precision) {
   const AdamWOptions options{.beta1 = 0.8, .beta2 = 0.99, .eps = 1e-6, .weight_decay = 0.3};
   const std::vector<float> start = random_values(1001, 1);
-  OptimizerTensor decayed = make_tensor("decayed", start);
-  OptimizerTensor exempt = make_tensor("exempt", start);
+  TestTensor decayed = make_tensor("decayed", start);
+  TestTensor exempt = make_tensor("exempt", start);
   exempt.decay = false;
   const auto adamw = archon::make_adamw({decayed, exempt}, options);
   Reference decayed_reference(start, options), exempt_reference(start, options);
@@ -110,7 +125,7 @@ BOOST_AUTO_TEST_CASE(adamw_agrees_with_double_precision) {
     const double scale = 1.0 / (1 + step % 3);
     set(decayed.grad, grad);
     set(exempt.grad, grad);
-    adamw->step(lr, scale);
+    ::step(*adamw, {decayed, exempt}, lr, scale);
     decayed_reference.step(grad, lr, scale, true);
     exempt_reference.step(grad, lr, scale, false);
   }
@@ -128,11 +143,11 @@ BOOST_AUTO_TEST_CASE(adamw_agrees_with_double_precision) {
 BOOST_AUTO_TEST_CASE(adamw_gives_the_same_bits_with_any_number_of_threads) {
   const auto run = [](int threads) {
     const Threads guard(threads);
-    const OptimizerTensor tensor = make_tensor("w", random_values(200003, 7));
+    const TestTensor tensor = make_tensor("w", random_values(200003, 7));
     const auto adamw = archon::make_adamw({tensor}, {});
     for (int step = 0; step < 3; ++step) {
       set(tensor.grad, random_values(200003, 8 + step));
-      adamw->step(1e-2, 0.5);
+      ::step(*adamw, {tensor}, 1e-2, 0.5);
     }
     return tensor.weight;
   };
@@ -140,34 +155,34 @@ BOOST_AUTO_TEST_CASE(adamw_gives_the_same_bits_with_any_number_of_threads) {
 }
 
 BOOST_AUTO_TEST_CASE(adamw_goes_on_from_restored_state) {
-  const auto step = [](archon::Optimizer& optimizer, const OptimizerTensor& tensor, int number) {
+  const auto step_number = [](archon::Optimizer& optimizer, const TestTensor& tensor, int number) {
     set(tensor.grad, random_values(17, 20 + number));
-    optimizer.step(1e-2, 1.0);
+    step(optimizer, {tensor}, 1e-2, 1.0);
   };
-  const OptimizerTensor whole = make_tensor("w", random_values(17, 3));
+  const TestTensor whole = make_tensor("w", random_values(17, 3));
   const auto straight = archon::make_adamw({whole}, {});
-  for (int i = 0; i < 3; ++i) step(*straight, whole, i);
+  for (int i = 0; i < 3; ++i) step_number(*straight, whole, i);
 
-  const OptimizerTensor resumed{"w", whole.weight.clone(), at::zeros_like(whole.grad), true};
+  const TestTensor resumed{"w", whole.weight.clone(), at::zeros_like(whole.grad), true};
   const auto second = archon::make_adamw({resumed}, {});
   for (const char* name : {"exp_avg", "exp_avg_sq"})
     second->state().at("w").at(name).copy_(straight->state().at("w").at(name));
   second->set_steps(straight->steps());
   for (int i = 3; i < 5; ++i) {
-    step(*straight, whole, i);
-    step(*second, resumed, i);
+    step_number(*straight, whole, i);
+    step_number(*second, resumed, i);
   }
   BOOST_TEST(at::equal(whole.weight, resumed.weight));
 }
 
 BOOST_AUTO_TEST_CASE(sgd_steps_against_the_gradient_and_decays) {
-  const OptimizerTensor decayed = make_tensor("a", {1.0F, -2.0F});
-  OptimizerTensor exempt = make_tensor("b", {1.0F, -2.0F});
+  const TestTensor decayed = make_tensor("a", {1.0F, -2.0F});
+  TestTensor exempt = make_tensor("b", {1.0F, -2.0F});
   exempt.decay = false;
   const auto sgd = archon::make_sgd({decayed, exempt}, 0.25);
   set(decayed.grad, {4.0F, 8.0F});
   set(exempt.grad, {4.0F, 8.0F});
-  sgd->step(0.5, 0.5);
+  step(*sgd, {decayed, exempt}, 0.5, 0.5);
   // w - 0.5·(0.5·g + 0.25·w), all exact in binary
   check_close(decayed.weight, {-0.125, -3.75}, 1e-7);
   check_close(exempt.weight, {0.0, -4.0}, 1e-7);
@@ -175,25 +190,29 @@ BOOST_AUTO_TEST_CASE(sgd_steps_against_the_gradient_and_decays) {
 }
 
 BOOST_AUTO_TEST_CASE(empty_shards_are_stepped) {
-  const OptimizerTensor empty{"w", at::zeros({0, 4}), at::zeros({0, 4}), true};
-  archon::make_adamw({empty}, {})->step(0.1, 1.0);
-  archon::make_sgd({empty}, 0.1)->step(0.1, 1.0);
+  const TestTensor empty{"w", at::zeros({0, 4}), at::zeros({0, 4}), true};
+  step(*archon::make_adamw({empty}, {}), {empty}, 0.1, 1.0);
+  step(*archon::make_sgd({empty}, 0.1), {empty}, 0.1, 1.0);
 }
 
 BOOST_AUTO_TEST_CASE(wrong_tensors_are_refused) {
   const at::Tensor good = at::zeros({4, 4});
-  const std::vector<OptimizerTensor> wrong = {
-      {"w", good.t().narrow(0, 0, 2), good.narrow(0, 0, 2), true},
-      {"w", good, at::zeros({16}), true},
-      {"w", good.to(at::kBFloat16), good, true},
-      {"w", good, good.to(at::kDouble), true},
-      {"w", good, at::Tensor(), true}};
-  for (const OptimizerTensor& tensor : wrong) {
-    BOOST_CHECK_THROW(archon::make_adamw({tensor}, {}), archon::RuntimeFailure);
-    BOOST_CHECK_THROW(archon::make_sgd({tensor}, 0.0), archon::RuntimeFailure);
+  for (const at::Tensor& weight : {good.t().narrow(0, 0, 2), good.to(at::kBFloat16), at::Tensor()}) {
+    BOOST_CHECK_THROW(archon::make_adamw({{"w", weight}}, {}), archon::RuntimeFailure);
+    BOOST_CHECK_THROW(archon::make_sgd({{"w", weight}}, 0.0), archon::RuntimeFailure);
   }
-  const OptimizerTensor twice{"w", good, good.clone(), true};
-  BOOST_CHECK_THROW(archon::make_adamw({twice, twice}, {}), archon::RuntimeFailure);
+  BOOST_CHECK_THROW(archon::make_adamw({{"w", good}, {"w", good.clone()}}, {}),
+                    archon::RuntimeFailure);
+}
+
+BOOST_AUTO_TEST_CASE(wrong_gradients_are_refused) {
+  const at::Tensor good = at::zeros({4, 4});
+  const auto adamw = archon::make_adamw({{"w", good}}, {});
+  for (const std::vector<at::Tensor>& gradients :
+       {std::vector<at::Tensor>{}, {good, good}, {at::zeros({15})}, {good.to(at::kDouble)},
+        {at::Tensor()}})
+    BOOST_CHECK_THROW(adamw->step(gradients, 0.1, 1.0), archon::RuntimeFailure);
+  BOOST_TEST(adamw->steps() == 0);
 }
 
 BOOST_AUTO_TEST_CASE(betas_outside_their_range_are_refused) {

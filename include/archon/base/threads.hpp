@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 namespace archon {
 
 /// Cores that this process may run on (its affinity mask).
@@ -10,5 +12,8 @@ int available_cores();
 /// Ranks that a launcher bound to disjoint cores share nothing: those that share are the ranks of
 /// this host whose affinity mask equals this rank's (MpiEnvironment::ranks_sharing_cores).
 int threads_per_rank(int cores, int ranks_sharing_them);
+
+/// "2 cores, shared by 1 rank": where threads_per_rank comes from.
+std::string describe_cores(int cores, int ranks_sharing_them);
 
 }  // namespace archon

@@ -56,7 +56,7 @@ class GoldenRecorder {
   std::string path(const std::string& name) const;
   h5::File* file() { return file_ ? &file_->file() : nullptr; }
   void write_tensors(const std::string& group,
-                     const std::function<const at::Tensor&(const Parameter&)>& select);
+                     const std::function<at::Tensor(const Parameter&)>& select);
   const Model& model_;
   const StateDictAdapter& adapter_;
   const Mesh& mesh_;

@@ -12,7 +12,32 @@
 
 namespace archon {
 
+class Transfer;
+
 enum class ReduceOp { sum, max, min };
+
+/// What one rank sent. A message is one block sent from this rank to one other rank; blocks that
+/// stay on the rank are not counted. This is what the algorithm needs, not what MPI does inside.
+///
+/// On n ranks, at each rank:
+///   all_to_all, exchange_others   n-1 messages: the blocks of the others
+///   all_gather                    n-1 messages of the own block (as if each went directly)
+///   reduce_scatter                n-1 messages: the blocks of the others, in the input's type
+///   all_reduce                    up to 4 KiB n-1 messages of the whole tensor; above, a
+///                                 reduce_scatter and an all_gather of balanced blocks
+///   broadcast                     root: n-1 messages of the whole tensor; others: none
+///   barrier                       none
+/// Groups of one rank send nothing.
+struct Traffic {
+  int64_t bytes = 0;
+  int64_t messages = 0;
+
+  Traffic& operator+=(const Traffic& other);
+  friend Traffic operator-(const Traffic& a, const Traffic& b) {
+    return {a.bytes - b.bytes, a.messages - b.messages};
+  }
+  friend bool operator==(const Traffic&, const Traffic&) = default;
+};
 
 /// A group of ranks that exchange host tensors over MPI.
 ///
@@ -32,11 +57,20 @@ class Communicator {
 
   /// A group of this process alone; needs no MPI.
   static Communicator self();
+  /// Rank `rank` of a group of `size` that exists on paper: it tells its shape, for planning, and
+  /// cannot communicate.
+  static Communicator shape_only(int rank, int size, std::string name);
 
   int rank() const { return rank_; }
   int size() const { return size_; }
-  const std::string& name() const { return *name_; }
+  std::string name() const { return name_; }
   MPI_Comm mpi() const { return comm_.get(); }
+  /// What this rank sent over this group so far; an asynchronous operation counts when it starts.
+  const Traffic& traffic() const { return sent_; }
+
+  /// Up to so many bytes an all_reduce is one all_gather of the whole and a local sum; above, a
+  /// reduce_scatter and an all_gather of the sums.
+  static constexpr int64_t kSmallReduceBytes = 4096;
 
   /// In place, any shape.
   void all_reduce(at::Tensor tensor, ReduceOp op = ReduceOp::sum) const;
@@ -49,7 +83,8 @@ class Communicator {
   [[nodiscard]] Work all_gather_async(at::Tensor output, const at::Tensor& input,
                                       const std::vector<int64_t>& rows = {}) const;
 
-  /// output = this rank's block of rows of the sum of all inputs. `rows` as in all_gather.
+  /// output = this rank's block of rows of the sum of all inputs. `rows` as in all_gather. The
+  /// output may be float32 where the input is bfloat16 or float16: then nothing is rounded.
   void reduce_scatter(at::Tensor output, const at::Tensor& input,
                       const std::vector<int64_t>& rows = {}) const;
   [[nodiscard]] Work reduce_scatter_async(at::Tensor output, const at::Tensor& input,
@@ -94,14 +129,18 @@ class Communicator {
   Work broadcast_impl(at::Tensor tensor, int root, bool async) const;
   Work barrier_impl(bool async) const;
   template <class Start, class Finish>
-  Work launch(const char* operation, bool async, Start start, Finish finish) const;
+  Work launch(const char* operation, const Traffic& sent, Transfer& transfer, bool async,
+              Start start, Finish finish) const;
+  /// n-1 messages with so many bytes in all.
+  Traffic to_others(int64_t bytes) const { return {bytes, size_ - 1}; }
 
   MpiComm comm_;
-  const std::string* name_;  // interned: the watchdog may read it after the Communicator is gone
+  const char* name_;  // interned: the watchdog may read it after the Communicator is gone
   int rank_ = 0;
   int size_ = 1;
   int64_t max_count_ = INT32_MAX;
   mutable int64_t started_ = 0;
+  mutable Traffic sent_;
 };
 
 }  // namespace archon

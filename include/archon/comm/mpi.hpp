@@ -9,7 +9,8 @@ namespace archon {
 /// Throws RuntimeFailure with MPI's own error text.
 [[noreturn]] void throw_mpi_error(int code, const char* call, const char* file, int line);
 
-/// Initialises MPI (MPI_THREAD_FUNNELED) and finalizes it. One per process.
+/// Initialises MPI (MPI_THREAD_MULTIPLE where offered, at least MPI_THREAD_FUNNELED) and finalizes
+/// it. One per process.
 ///
 /// Leaving by an exception does not finalize (peers may be waiting in a collective); call
 /// `abort` instead.

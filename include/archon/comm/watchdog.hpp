@@ -10,7 +10,7 @@ namespace archon {
 ///
 /// When one waits longer than the time-out, or when the job is being ended by a signal (SIGTERM,
 /// as launchers send it after another rank failed), it says on stderr where this rank stands:
-/// operation, axis, running number on that axis. Then it ends the process (exit code 3, or the
+/// operation, axis, running number on that axis, stage of the step. Then it ends the process (exit code 3, or the
 /// signal), and with it the job. It needs neither MPI nor the main thread's progress.
 class Watchdog {
  public:
@@ -33,6 +33,19 @@ class CollectiveScope {
   ~CollectiveScope();
   CollectiveScope(const CollectiveScope&) = delete;
   CollectiveScope& operator=(const CollectiveScope&) = delete;
+};
+
+/// Says what the process works on, for its lifetime: "backward pass" of "layers.3". Nests. The
+/// texts must live as long as the process (intern).
+class StageScope {
+ public:
+  explicit StageScope(const char* stage, const char* unit = nullptr);
+  ~StageScope();
+  StageScope(const StageScope&) = delete;
+  StageScope& operator=(const StageScope&) = delete;
+
+ private:
+  const char *outer_stage_, *outer_unit_;
 };
 
 }  // namespace archon

@@ -5,13 +5,15 @@
 #include <vector>
 
 #include "archon/data/batch.hpp"
+#include "archon/engine/flop.hpp"
 #include "archon/engine/options.hpp"
 #include "archon/model/config.hpp"
 
 namespace archon {
 
 /// Turns sequence indices into this data-parallel rank's packed, padded micro-batches. All ranks
-/// make the same number of micro-batches of the same sequences.
+/// make the same number of micro-batches of the same sequences; what they compute (TrainingFlop) is
+/// balanced over dp.
 class Batcher {
  public:
   /// `fields` are token-aligned datasets that the loss needs.
@@ -19,6 +21,8 @@ class Batcher {
           const Mesh& mesh, std::vector<std::string> fields = {});
 
   const TokenDataset& dataset() const { return dataset_; }
+  /// Of training on these sequences, over all ranks.
+  double flop(const std::vector<int64_t>& sequences) const;
   /// Whole streams (not yet cut over cp), one per micro-batch.
   std::vector<PackedBatch> load(const std::vector<int64_t>& sequences) const;
   /// Walks the whole dataset in file order, a few micro-batches' worth of sequences at a time, so
@@ -28,6 +32,7 @@ class Batcher {
  private:
   TokenDataset dataset_;
   std::vector<std::string> fields_;
+  TrainingFlop flop_;
   int64_t micro_batch_tokens_;
   int64_t padding_multiple_;
   const Mesh& mesh_;

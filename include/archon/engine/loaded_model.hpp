@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "archon/engine/options.hpp"
 #include "archon/mesh/mesh.hpp"
 #include "archon/model/registry.hpp"
 
@@ -16,9 +17,14 @@ struct LoadedModel {
   std::string folder;
 };
 
-/// Reads the config, builds the model, applies the architecture's hooks (tp, then cp), allocates
-/// this rank's shares and fills them from the folder's weights. `mesh` must outlive the model.
-LoadedModel load_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype);
+/// How the parameters of such a run are stored.
+ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory);
+
+/// Reads the config, builds the model, applies the architecture's hooks (tp, then cp), activation
+/// checkpointing and sharding, allocates this rank's shares and fills them from the folder's
+/// weights. `mesh` must outlive the model.
+LoadedModel load_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype,
+                       const MemoryOptions& memory = {});
 
 /// Elements of all parameters, over all ranks.
 int64_t count_parameters(const Model& model);

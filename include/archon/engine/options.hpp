@@ -7,10 +7,18 @@
 #include <vector>
 
 #include "archon/mesh/mesh.hpp"
+#include "archon/model/model.hpp"
 #include "archon/optim/optimizer.hpp"
 #include "archon/optim/schedule.hpp"
 
 namespace archon {
+
+/// What memory is spent on.
+struct MemoryOptions {
+  ShardMode shard = ShardMode::full;
+  bool reshard_after_forward = true;
+  ActivationOptions activations;
+};
 
 /// What a model runs on and how: shared by train, eval and forward.
 struct RunOptions {
@@ -18,6 +26,7 @@ struct RunOptions {
   std::string data;                   ///< HDF5 token dataset
   MeshShape mesh;                     ///< as given; one axis may be -1
   at::ScalarType dtype = at::kFloat;  ///< compute type: float32 or bfloat16
+  MemoryOptions memory;
   int64_t micro_batch_tokens = 4096;  ///< per dp rank, before slicing over cp
   int64_t pad_limit = 64;             ///< cap of the page tokens
   int64_t max_sequence = 0;           ///< longest sequence accepted; 0 = any
@@ -37,6 +46,12 @@ struct RecordOptions {
   }
 };
 
+/// What --profile writes and when.
+struct ProfileOptions {
+  std::string file;  ///< empty = no profile
+  int64_t first_step = 2, last_step = 4;
+};
+
 struct TrainOptions {
   RunOptions run;
   std::string output;
@@ -50,9 +65,11 @@ struct TrainOptions {
   AdamWOptions adamw;
   std::vector<std::string> no_decay;  ///< glob patterns of HF names
   double clip_grad_norm = 1.0;        ///< 0 = off
+  int64_t max_skipped_steps = 10;     ///< in a row, for a norm that is not finite; 0 = any number
   LrSchedule schedule;                ///< total_steps is filled in by the trainer
   bool resume_auto = true;            ///< false (--resume none): refuse a used output folder
   RecordOptions record;
+  ProfileOptions profile;
   std::string eval_data;
   int64_t eval_every = 0;
   bool save_hf = true;  ///< write OUTPUT/hf at the end

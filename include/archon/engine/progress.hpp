@@ -15,7 +15,8 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void update(int64_t step, double loss, double tokens_per_second);
+  /// `gemm_peak_share` is the step's FLOP per second over those of matrix products.
+  void update(int64_t step, double loss, double tokens_per_second, double gemm_peak_share);
   /// Leaves the bar's line, so that something else can be printed.
   void interrupt();
 

@@ -13,6 +13,10 @@ void write_text_file(const std::string& path, const std::string& text);
 /// Makes the folder (and its parents) and proves that files can be made in it; InputError if not.
 void ensure_writable_folder(const std::string& path);
 
+/// InputError when no file can be made at `path`: no such folder, no permission, or something that
+/// is no regular file has the name.
+void validate_new_file(const std::string& path);
+
 /// Puts a file's data, or a folder's entries, on the disk (fsync); RuntimeFailure if it cannot.
 void sync_path(const std::string& path);
 

@@ -42,7 +42,9 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const VocabParallelHea
 /// This rank's logits [tokens, vocab rows], float32, of a chunk that the caller keeps small.
 at::Tensor local_logits(const at::Tensor& hidden, const VocabParallelHead& head);
 
-/// Tokens per chunk for a head of `vocab_rows` rows.
-int64_t logit_chunk_tokens(int64_t vocab_rows);
+/// Tokens per chunk, at most 1024 and at least 16: as many as the head is wide, so that the logits
+/// [tokens, vocabulary] take no more memory than the head's weight [vocabulary, hidden_size], and
+/// are still many enough for its gradient's product to cost more than adding that up.
+int64_t logit_chunk_tokens(int64_t hidden_size);
 
 }  // namespace archon

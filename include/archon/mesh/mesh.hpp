@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <string>
 
 #include "archon/comm/communicator.hpp"
@@ -21,6 +22,12 @@ MeshShape resolve_mesh_shape(MeshShape shape, int world_size);
 /// "dp 2 x cp 2 x tp 1"
 std::string to_string(const MeshShape& shape);
 
+/// What one rank sent over one group of the mesh.
+struct AxisTraffic {
+  const char* axis;  ///< "world", "dp", "cp", "tp", "model_parallel" or "shard"
+  Traffic sent;
+};
+
 /// The Cartesian communicator of shape (dp, cp, tp) and its sub-communicators.
 ///
 /// Row-major: rank = (dp_rank·cp + cp_rank)·tp + tp_rank, without reordering.
@@ -30,6 +37,8 @@ class Mesh {
   Mesh(MeshShape shape, MPI_Comm world);
   /// A mesh of this process alone; needs no MPI.
   static Mesh self();
+  /// The place of `rank` in a mesh on paper, for planning: its communicators cannot communicate.
+  static Mesh shape_only(MeshShape shape, int rank);
 
   const MeshShape& shape() const { return shape_; }
   int dp_rank() const { return dp_.rank(); }
@@ -45,10 +54,15 @@ class Mesh {
   /// The dp × cp ranks with one tp_rank.
   const Communicator& shard_group() const { return shard_group_; }
 
+  /// What this rank sent so far over each of the six groups.
+  std::array<AxisTraffic, 6> traffic() const;
+
   bool is_data_parallel_head() const { return model_parallel_.rank() == 0; }
 
  private:
-  Mesh();
+  /// One communicator for each group, from make_group(name, rank in it, size).
+  template <class MakeGroup>
+  Mesh(MeshShape shape, int rank, const MakeGroup& make_group);
   MeshShape shape_;
   Communicator world_, dp_, cp_, tp_, model_parallel_, shard_group_;
 };

@@ -32,21 +32,21 @@ class StateDictAdapter {
 /// The names of Llama-like decoders (Llama, Mistral, Qwen2, Qwen3): "model.layers.{}..." and so on.
 StateDictAdapter decoder_state_dict_adapter();
 
-/// Fills every parameter of an allocated model from a weight folder; each rank touches only its
-/// slices. InputError that lists missing, unexpected and misshapen tensors by name. A tied head
+/// Fills every parameter of an allocated model from a weight folder; each rank touches only what
+/// it owns, one tensor at a time. Collective over the shard group. InputError that lists missing, unexpected and misshapen tensors by name. A tied head
 /// in the file is accepted when it equals the embedding.
 void load_weights(Model& model, const StateDictAdapter& adapter, const WeightFolder& weights);
 
-/// Gathers one part of `tensor`, which is the parameter's value, master or grad: whole on every
-/// rank of the tp group, in the tensor's own type. Collective over tp.
-at::Tensor gather_part(const Parameter& parameter, std::size_t part, const at::Tensor& tensor,
-                       const Communicator& tp);
+/// Gathers one part of `owned`, which is the parameter's master or grad, or another flat tensor of
+/// the elements this rank owns: whole on every rank, in the tensor's own type. Collective over the
+/// mesh.
+at::Tensor gather_part(const Parameter& parameter, std::size_t part, const at::Tensor& owned,
+                       const Mesh& mesh);
 
 /// Calls `visit(HF name, whole tensor)` for every part of every parameter, in HF file order;
-/// `select` chooses value, master or grad. Collective over tp.
-void for_each_whole_tensor(const Model& model, const StateDictAdapter& adapter,
-                           const Communicator& tp,
-                           const std::function<const at::Tensor&(const Parameter&)>& select,
+/// `select` chooses master or grad. Collective over the mesh.
+void for_each_whole_tensor(const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
+                           const std::function<at::Tensor(const Parameter&)>& select,
                            const std::function<void(const std::string&, const at::Tensor&)>& visit);
 
 /// Writes what a HuggingFace folder holds besides weights: config.json from `hf`, with its "dtype"

@@ -10,20 +10,20 @@
 
 namespace archon {
 
-/// One tensor the optimizer steps: contiguous float32 master weights and gradient of the same
-/// shape, possibly empty.
+/// One tensor the optimizer steps: contiguous float32 master weights, possibly empty.
 struct OptimizerTensor {
   std::string name;
   at::Tensor weight;
-  at::Tensor grad;
   bool decay = true;
 };
 
-/// Steps float32 weights in place. `grad_scale` multiplies every gradient on the way (clipping).
+/// Steps float32 weights in place.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
-  virtual void step(double lr, double grad_scale) = 0;
+  /// `gradients`: contiguous float32, one for each tensor, in their order and sizes. `grad_scale`
+  /// multiplies every gradient on the way (clipping).
+  void step(const std::vector<at::Tensor>& gradients, double lr, double grad_scale);
   /// State tensors by name of the weight, then of the state ("exp_avg", "exp_avg_sq").
   virtual std::map<std::string, std::map<std::string, at::Tensor>> state() = 0;
 
@@ -32,6 +32,13 @@ class Optimizer {
   void set_steps(int64_t steps) { steps_ = steps; }
 
  protected:
+  /// RuntimeFailure unless the tensors are what an optimizer steps, under names of their own.
+  explicit Optimizer(std::vector<OptimizerTensor> tensors);
+  /// Called after steps() was raised.
+  virtual void update(const std::vector<at::Tensor>& gradients, double lr, double grad_scale) = 0;
+  std::vector<OptimizerTensor> tensors_;
+
+ private:
   int64_t steps_ = 0;
 };
 

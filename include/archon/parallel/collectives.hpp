@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "archon/comm/communicator.hpp"
+#include "archon/parallel/recompute.hpp"
 
 /// Collectives for autograd. Each one's backward is its exact adjoint for the sum over ranks of
 /// all ranks' losses: all_gather <-> reduce_scatter, all_to_all <-> the inverse all_to_all,
@@ -20,7 +21,8 @@ at::Tensor all_gather(const at::Tensor& x, const Communicator& comm,
 
 /// [sum of n, ...] to this rank's [n, ...] block of the sum over ranks.
 at::Tensor reduce_scatter(const at::Tensor& x, const Communicator& comm,
-                          const std::vector<int64_t>& rows = {});
+                          const std::vector<int64_t>& rows = {},
+                          WhenRecomputed use = WhenRecomputed::compute);
 
 /// Equal blocks of dim 0, or blocks of `output_rows` and `input_rows` (both or neither).
 at::Tensor all_to_all(const at::Tensor& x, const Communicator& comm,

@@ -30,11 +30,21 @@ struct ParameterSpec {
   TpPlacement placement = TpPlacement::replicated;
 };
 
+/// Where a parameter lies in the flat buffer of its unit, and which of that buffer's blocks this
+/// rank owns: rank r of `size` owns elements [r·block, (r+1)·block).
+struct ShardPlace {
+  int64_t offset = 0;
+  int64_t block = 0;
+  int rank = 0;
+  int size = 1;
+};
+
 /// One leaf of the model: this rank's tp share of its parts.
 ///
-/// `value` is what the model computes with (compute dtype, requires grad); `master` is the
-/// float32 truth that the optimizer steps (the same storage when the compute dtype is float32);
-/// `grad` is the float32 gradient, summed over micro-batches.
+/// `value` is what the model computes with; `master` is the float32 truth that the optimizer
+/// steps and `grad` its float32 gradient, summed over micro-batches. Of these two a rank holds the
+/// elements it owns, as flat tensors; all of them unless the parameter is sharded. Storage belongs
+/// to the ParameterUnit.
 class Parameter {
  public:
   explicit Parameter(ParameterSpec spec);
@@ -46,31 +56,41 @@ class Parameter {
   /// `tp_dim()`; everything when replicated.
   Range tp_range(std::size_t part) const;
   int64_t tp_dim() const { return placement() == TpPlacement::columns ? 1 : 0; }
-  /// Rows of `value` (dim 0) that belong to part `i`.
+  void set_tp(int tp_rank, int tp_size);
+
+  /// Of `value`: [rows of all parts, ...].
+  std::vector<int64_t> local_shape() const;
+  int64_t local_numel() const;
+  /// Rows of `value` that belong to part `i`, and the elements of these when it is flattened.
   Range local_rows(std::size_t part) const;
-  /// The part's share within `tensor`, one of value, master, grad: a view.
+  Range part_elements(std::size_t part) const;
+  /// The part's share within a tensor of local_shape(): a view.
   at::Tensor local_part(const at::Tensor& tensor, std::size_t part) const;
 
-  void set_tp(int tp_rank, int tp_size);
-  /// Allocates master (uninitialised) at this rank's size, and value if dtype is not float32.
-  void allocate(at::ScalarType compute_dtype);
-  bool allocated() const { return master_.defined(); }
+  /// Elements of the flattened local tensor that a rank of the shard group owns.
+  Range owned_by(int rank) const;
+  Range owned() const { return owned_by(place_.rank); }
+  /// Those of part `i` within `tensor`, one of master and grad: a view, possibly empty.
+  at::Tensor owned_part(const at::Tensor& tensor, std::size_t part) const;
+  const ShardPlace& place() const { return place_; }
 
+  bool allocated() const { return master_.defined(); }
+  /// [local_shape()] in the compute type, requires grad; readable while its unit is gathered.
   const at::Tensor& value() const { return value_; }
+  /// float32 [owned().size()].
   const at::Tensor& master() const { return master_; }
-  const at::Tensor& grad() const { return grad_; }
-  /// Rounds master into value; nothing to do when both are the same storage.
-  void refresh_value();
-  /// Zeroes grad (allocating it at first use).
-  void zero_grad();
-  /// Adds the gradient that the last backward left on value into grad.
-  void collect_grad();
+  /// float32 [owned().size()]; zeros when none arrived.
+  at::Tensor grad() const;
+  /// float32 [local_shape()], where this rank has all of it: not exchanged, or replicated over tp.
+  /// Zeros are made when none arrived.
+  at::Tensor whole_grad();
 
  private:
-  std::vector<int64_t> local_shape() const;
+  friend class ParameterUnit;
   ParameterSpec spec_;
   int tp_rank_ = 0;
   int tp_size_ = 1;
+  ShardPlace place_;
   at::Tensor master_, value_, grad_;
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -11,6 +12,12 @@ struct Range {
   int64_t end = 0;
   int64_t size() const { return end - begin; }
 };
+
+/// The items of `a` that `b` holds, too; an empty range within `a` when there are none.
+inline Range intersect(Range a, Range b) {
+  const int64_t begin = std::clamp(b.begin, a.begin, a.end);
+  return {begin, std::clamp(b.end, begin, a.end)};
+}
 
 /// Block `index` of `total` items in `parts` contiguous blocks whose sizes differ by at most one,
 /// the larger ones first.

@@ -12,6 +12,7 @@ class EvalCommand : public ParallelCommand {
     options.group("Model and data");
     add_input_options(options, run_);
     add_batch_options(options, run_);
+    add_shard_option(options, run_);
     add_mesh_options(options, run_);
     add_session_options(options, session_);
   }

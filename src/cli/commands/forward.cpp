@@ -22,6 +22,7 @@ class ForwardCommand : public ParallelCommand {
                 "stream after every layer, and the final norm)");
     options.add("temperature", number(forward_.temperature, kPositive),
                 "divides the logits before log-probabilities and entropy");
+    add_shard_option(options, forward_.run);
     add_mesh_options(options, forward_.run);
     add_session_options(options, session_);
   }

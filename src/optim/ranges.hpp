@@ -3,14 +3,8 @@
 #include <ATen/Parallel.h>
 
 #include <cstdint>
-#include <vector>
-
-#include "archon/optim/optimizer.hpp"
 
 namespace archon::optim {
-
-/// RuntimeFailure unless weights and gradients are what an Optimizer steps and names are unique.
-void check(const std::vector<OptimizerTensor>& tensors);
 
 /// Fewer elements than this are not worth another thread.
 inline constexpr int64_t kElementsPerThread = 16384;

@@ -1,0 +1,52 @@
+#include "archon/engine/gemm_peak.hpp"
+
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/randn.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "archon/parallel/matmul.hpp"
+
+namespace archon {
+namespace {
+
+template <class Body>
+double seconds_of(Body body) {
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  body();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
+
+GemmPeak::GemmPeak(at::ScalarType dtype, int64_t size)
+    : a_(at::randn({size, size}, dtype)), b_(at::randn({size, size}, dtype)) {}
+
+template <class Product>
+double GemmPeak::rate(const Communicator& world, double seconds, Product product) const {
+  product();
+  const auto once = seconds_of(product);
+  const auto repetitions =
+      static_cast<int64_t>(std::ceil(seconds / world.all_reduce(once, ReduceOp::max)));
+  world.barrier();
+  // To the end of the last rank: where ranks share a core, each would find it free in its turn.
+  const double elapsed = seconds_of([&] {
+    for (int64_t i = 0; i < repetitions; ++i) product();
+    world.barrier();
+  });
+  const auto size = static_cast<double>(a_.size(0));
+  const double flop = 2 * size * size * size * static_cast<double>(repetitions * world.size());
+  return flop * 1e-9 / world.all_reduce(elapsed, ReduceOp::max);
+}
+
+double GemmPeak::measure(const Communicator& world, double seconds) const {
+  at::Tensor c = at::empty_like(a_);
+  const double mm = rate(world, seconds, [&] { at::mm_out(c, a_, b_.t()); });
+  return std::max(mm, rate(world, seconds, [&] { matmul_nt(a_, b_); }));
+}
+
+}  // namespace archon

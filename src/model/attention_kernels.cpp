@@ -1,0 +1,88 @@
+#include "attention_kernels.hpp"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define ARCHON_X86_VARIANTS
+#include <immintrin.h>
+#endif
+
+namespace archon::kernels {
+namespace {
+
+// Each variant: its target, the floats of its vectors, whether it multiplies pairs of bfloat16.
+// (The compiler's own macros do not follow the pragma.)
+#define ARCHON_VECTOR_FLOATS 4
+#define ARCHON_BFLOAT16_PAIRS 0
+namespace portable {
+#include "attention_tiles.inc"
+}
+
+#ifdef ARCHON_X86_VARIANTS
+#undef ARCHON_VECTOR_FLOATS
+#define ARCHON_VECTOR_FLOATS 8
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v3")
+namespace avx2 {
+#include "attention_tiles.inc"
+}
+#pragma GCC pop_options
+
+#undef ARCHON_VECTOR_FLOATS
+#define ARCHON_VECTOR_FLOATS 16
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4")
+namespace avx512 {
+#include "attention_tiles.inc"
+}
+#pragma GCC pop_options
+
+#undef ARCHON_BFLOAT16_PAIRS
+#define ARCHON_BFLOAT16_PAIRS 1
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4,avx512bf16")
+namespace avx512_bf16 {
+#include "attention_tiles.inc"
+}
+#pragma GCC pop_options
+#endif
+
+}  // namespace
+
+int64_t attention_scratch(int64_t head_dim) {
+  // Seven operands or sums of a block of rows, five tiles of scores: the backward pass.
+  return kAttentionBlock * (7 * attention_padded_dim(head_dim) + 5 * kAttentionBlock);
+}
+
+template <class T>
+std::vector<AttentionKernels<T>> attention_variants() {
+  std::vector<AttentionKernels<T>> variants;
+#ifdef ARCHON_X86_VARIANTS
+  const bool v4 = __builtin_cpu_supports("x86-64-v4");
+  if (v4 && __builtin_cpu_supports("avx512bf16"))
+    variants.push_back({"avx512_bf16", avx512_bf16::forward<T>, avx512_bf16::backward<T>});
+  if (v4) variants.push_back({"avx512", avx512::forward<T>, avx512::backward<T>});
+  if (__builtin_cpu_supports("x86-64-v3"))
+    variants.push_back({"avx2", avx2::forward<T>, avx2::backward<T>});
+#endif
+  variants.push_back({"portable", portable::forward<T>, portable::backward<T>});
+  return variants;
+}
+
+template <class T>
+const AttentionKernels<T>& attention_kernels() {
+  static const AttentionKernels<T> fastest = attention_variants<T>().front();
+  return fastest;
+}
+
+#define ARCHON_INSTANTIATE(T)                                     \
+  template std::vector<AttentionKernels<T>> attention_variants(); \
+  template const AttentionKernels<T>& attention_kernels();
+ARCHON_INSTANTIATE(float)
+ARCHON_INSTANTIATE(c10::BFloat16)
+
+}  // namespace archon::kernels

@@ -1,0 +1,45 @@
+#include "archon/optim/optimizer.hpp"
+
+#include <set>
+#include <utility>
+
+#include "archon/base/error.hpp"
+
+namespace archon {
+namespace {
+
+bool is_flat_float(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous() &&
+         tensor.device().is_cpu();
+}
+
+}  // namespace
+
+Optimizer::Optimizer(std::vector<OptimizerTensor> tensors) : tensors_(std::move(tensors)) {
+  std::set<std::string> names;
+  for (const OptimizerTensor& tensor : tensors_) {
+    ARCHON_ENSURE(names.insert(tensor.name).second,
+                  "the optimizer was given two tensors named \"{}\"; their states could not be "
+                  "told apart",
+                  tensor.name);
+    ARCHON_ENSURE(is_flat_float(tensor.weight),
+                  "the weight \"{}\" must be a contiguous float32 host tensor, since the optimizer "
+                  "steps it in one pass over memory",
+                  tensor.name);
+  }
+}
+
+void Optimizer::step(const std::vector<at::Tensor>& gradients, double lr, double grad_scale) {
+  ARCHON_ENSURE(gradients.size() == tensors_.size(),
+                "the optimizer steps {} tensors and was given {} gradients", tensors_.size(),
+                gradients.size());
+  for (std::size_t i = 0; i < gradients.size(); ++i)
+    ARCHON_ENSURE(
+        is_flat_float(gradients[i]) && gradients[i].numel() == tensors_[i].weight.numel(),
+        "the gradient of \"{}\" must be a contiguous float32 host tensor of the weight's size",
+        tensors_[i].name);
+  ++steps_;
+  update(gradients, lr, grad_scale);
+}
+
+}  // namespace archon

@@ -1,0 +1,68 @@
+// Every instruction set's attention gives what the portable one gives, which ops_test.cpp cannot
+// see: there the processor's best is compared with the formula.
+#include "attention_kernels.hpp"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include "support/tensors.hpp"
+
+using namespace archon;
+using archon::test::noise;
+using kernels::AttentionKernels;
+
+namespace {
+
+/// Output, log-sum-exp and the gradients of query, key and value of one head.
+template <class T>
+std::vector<at::Tensor> run(const AttentionKernels<T>& attention, int64_t length, int64_t d) {
+  const auto dtype = c10::CppTypeToScalarType<T>::value;
+  const at::Tensor qkv = noise({length, 3, d}, 1).mul(2).to(dtype);
+  const at::Tensor out_grad = noise({length, d}, 2).to(dtype);
+  const T* rows = qkv.const_data_ptr<T>();
+  const kernels::AttentionHead<T> head{rows, rows + d, rows + 2 * d, 3 * d, length, d};
+  const int64_t blocks = kernels::attention_blocks(length);
+  const at::Tensor scratch = at::empty({kernels::attention_scratch(d)}, at::kFloat);
+
+  at::Tensor out = at::empty({length, d}, dtype), log_sum_exp = at::empty({length}, at::kFloat);
+  for (int64_t block = 0; block < blocks; ++block)
+    attention.forward(head, block, out.data_ptr<T>(), d, log_sum_exp.data_ptr<float>(),
+                      scratch.data_ptr<float>());
+  at::Tensor query_grad = at::zeros({length, 3, d}, dtype);
+  const at::Tensor key_value = at::zeros(
+      {2, blocks * kernels::kAttentionBlock, kernels::attention_padded_dim(d)}, at::kFloat);
+  attention.backward(
+      head,
+      {out.data_ptr<T>(), out_grad.const_data_ptr<T>(), d, log_sum_exp.data_ptr<float>(),
+       query_grad.data_ptr<T>(), key_value[0].data_ptr<float>(), key_value[1].data_ptr<float>()},
+      scratch.data_ptr<float>());
+  return {out, log_sum_exp, query_grad.select(1, 0),
+          key_value.narrow(1, 0, length).narrow(2, 0, d)};
+}
+
+template <class T>
+void compare_variants(double bound) {
+  const auto variants = kernels::attention_variants<T>();
+  BOOST_TEST(variants.front().name == kernels::attention_kernels<T>().name);
+  for (const auto& [length, d] :
+       {std::pair<int64_t, int64_t>{1, 2}, {64, 64}, {65, 24}, {200, 80}}) {
+    const auto want = run(variants.back(), length, d);
+    for (const auto& variant : variants) {
+      const auto got = run(variant, length, d);
+      for (std::size_t i = 0; i < want.size(); ++i)
+        BOOST_TEST_CONTEXT(variant.name << ", length " << length << ", head_dim " << d
+                                        << ", result " << i) {
+          ARCHON_CHECK_NEAR(got[i], want[i], bound);
+        }
+    }
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(attention_kernels)
+
+BOOST_AUTO_TEST_CASE(variants_agree_in_float32) { compare_variants<float>(2e-6); }
+BOOST_AUTO_TEST_CASE(variants_agree_in_bfloat16) { compare_variants<c10::BFloat16>(2e-2); }
+
+BOOST_AUTO_TEST_SUITE_END()
