@@ -272,10 +272,10 @@ void find_largest_buffer(const ShapeModel& shapes, const BlockSizes& sizes, int6
     if (bytes > plan.largest_bytes) std::tie(plan.largest_name, plan.largest_bytes) = std::tie(name, bytes);
   };
   for (const ParameterUnit* unit : shapes.units) {
-    offer("masters of " + unit->name(), unit->block() * kFloat);
+    offer(std::string("masters of ") + unit->name(), unit->block() * kFloat);
     if (shapes.sharding.sharded()) {
-      offer("parameters of " + unit->name(), unit->elements() * shapes.element());
-      offer("gradients of " + unit->name(), unit->elements() * shapes.gradient_element());
+      offer(std::string("parameters of ") + unit->name(), unit->elements() * shapes.element());
+      offer(std::string("gradients of ") + unit->name(), unit->elements() * shapes.gradient_element());
     }
   }
   offer("gate and up projections", 2 * sizes.glu / sizes.tiles);
