@@ -23,6 +23,8 @@ examples:
   plot_metrics.py out/run --output loss.png
   plot_metrics.py "first=out/a" "second=out/b" --column loss --column grad_norm \\
       --smooth 20 --reference "unigram entropy=5.99" --output compare.png
+  plot_metrics.py out/run --column time --column gemm_peak_share --column peak_memory_bytes \\
+      --output cost.png
 """
 
 AXIS_LABELS = {
@@ -35,8 +37,21 @@ AXIS_LABELS = {
     "seconds": "time per step [s]",
     "tokens_per_second": "tokens/s",
     "peak_memory_bytes": "peak memory of the largest rank [GiB]",
+    "gflops": "arithmetic of all ranks [GFLOP/s]",
+    "gemm_peak_share": "share of the matrix-product peak",
+    "skipped": "skipped steps",
+    "time": "time per step, mean of the ranks [s]",
+    "traffic": "sent per step by the largest rank [MiB]",
 }
 SCALES = {"peak_memory_bytes": 2.0**-30}
+# Panels of several columns, one on top of the other.
+STACKS = {
+    "time": {f"{name}_seconds": name for name in ("compute", "communication", "data", "io")},
+    "traffic": {
+        f"{name}_bytes": name for name in ("tp", "cp", "dp", "shard", "model_parallel", "world")
+    },
+}
+SCALES.update((column, 2.0**-20) for column in STACKS["traffic"])
 
 
 class InputError(Exception):
@@ -92,6 +107,21 @@ def draw_column(axes, name, runs, window):
             values = smoothed(values, window)
         marker = "o" if len(steps) == 1 else None
         axes.plot(steps, values, color=colour, linewidth=1.8, marker=marker, label=run.label)
+
+
+def draw_stack(axes, name, run, window):
+    steps = run.columns["step"]
+    parts = {label: smoothed(run.column(column), window) for column, label in STACKS[name].items()}
+    shown = {label: values for label, values in parts.items() if np.nanmax(values) > 0}
+    # A single step is no area: it gets a width of its own.
+    edges = np.array([0.5, 1.5]) + steps[0] - 1 if len(steps) == 1 else steps
+    heights = [np.broadcast_to(values, len(edges)) for values in shown.values()]
+    if heights:
+        axes.stackplot(edges, heights, labels=shown, alpha=0.85)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def finish_panel(axes, name):
     axes.set_ylabel(AXIS_LABELS.get(name, name))
     axes.grid(True, color="0.9")
     axes.set_axisbelow(True)
@@ -100,17 +130,25 @@ def draw_column(axes, name, runs, window):
 
 
 def draw(runs, columns, references, window, title, output):
+    for name in STACKS:
+        if name in columns and len(runs) > 1:
+            raise InputError(f"--column {name} shows one run, {len(runs)} were given")
     height = 4.4 if len(columns) == 1 else 1.0 + 2.6 * len(columns)
     figure, panels = plt.subplots(
         len(columns), 1, figsize=(8, height), sharex=True, squeeze=False, layout="constrained"
     )
     panels = panels[:, 0]
     for axes, name in zip(panels, columns):
-        draw_column(axes, name, runs, window)
+        if name in STACKS:
+            draw_stack(axes, name, runs[0], window)
+        else:
+            draw_column(axes, name, runs, window)
+        finish_panel(axes, name)
     for number, (label, value) in enumerate(references):
         panels[0].axhline(value, color=f"C{len(runs) + number}", linestyle="--", linewidth=1.2,
                           label=f"{label} ({value:.3g})" if label else f"{value:.3g}")
-    panels[0].legend(frameon=False)
+    if references or columns[0] not in STACKS:
+        panels[0].legend(frameon=False)
     panels[-1].set_xlabel(AXIS_LABELS["step"])
     if window > 1:
         title += f" (mean of {window} steps)"
@@ -135,7 +173,8 @@ def parse_arguments(arguments):
     add("runs", metavar="[LABEL=]DIR|FILE", nargs="+", help="a run's folder, or its metrics.h5")
     add("--output", metavar="FILE", required=True, help="the PNG to write")
     add("--column", metavar="NAME", action="append",
-        help="what to draw, one panel each; may be repeated [loss]")
+        help="what to draw, one panel each: a column of metrics.h5; or time or traffic, stacked "
+             "by what a step's seconds and bytes go to; may be repeated [loss]")
     add("--smooth", metavar="STEPS", type=positive, default=1,
         help="draw the mean over the last STEPS steps, and the raw values pale [%(default)s]")
     add("--reference", metavar="LABEL=VALUE", action="append", default=[], type=parse_reference,

@@ -83,17 +83,16 @@ Work Communicator::launch(const char* operation, const Traffic& sent, Transfer& 
     finish();
     return Work();
   }
-  const TraceOperation under_way(operation, detail);
   {
+    const TraceOperation under_way(operation, detail);
     const ActivityScope activity(Activity::communication, "start", {.axis = axis});
     start();
-    transfer.started();
+    transfer.started(under_way);
   }
-  return Work([operation, axis, number, under_way, finish = std::move(finish)] {
+  return Work([operation, axis, number, finish = std::move(finish)] {
     const ActivityScope activity(Activity::communication, "wait", {.axis = axis});
     const CollectiveScope scope(operation, axis, number);
     finish();
-    under_way.complete();
   });
 }
 

@@ -53,14 +53,24 @@ MPI_Request* Transfer::new_request() { return &requests_.emplace_back(MPI_REQUES
 
 Transfer::~Transfer() { Progress::instance().remove(*this); }
 
-void Transfer::started() {
-  if (async_ && !requests_.empty()) Progress::instance().add(*this);
+void Transfer::started(const TraceOperation& operation) {
+  operation_ = operation;
+  if (requests_.empty())
+    complete();
+  else
+    Progress::instance().add(*this);
+}
+
+void Transfer::complete() {
+  if (operation_) operation_->complete();
+  operation_.reset();
 }
 
 bool Transfer::poll() noexcept {
   int done = 0;
-  poll_error_ = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
-                            MPI_STATUSES_IGNORE);
+  poll_error_ =
+      MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE);
+  if (done != 0) complete();
   return done != 0 || poll_error_ != MPI_SUCCESS;
 }
 
@@ -74,6 +84,7 @@ void Transfer::wait() {
   ARCHON_MPI(poll_error_);
   ARCHON_MPI(
       MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
+  complete();
   requests_.clear();
 }
 

@@ -5,7 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <vector>
+
+#include "archon/base/trace.hpp"
 
 namespace archon {
 
@@ -38,8 +41,9 @@ class Transfer {
   void broadcast(void* data, int64_t count, std::size_t element_size, int root);
   void barrier();
 
-  /// Call when everything was started: an asynchronous transfer moves on by itself then.
-  void started();
+  /// Call when everything was started: an asynchronous transfer moves on by itself then. When it
+  /// is complete, whoever notices first says so of `operation`.
+  void started(const TraceOperation& operation);
   /// Returns at once when the transfer was blocking.
   void wait();
   /// Lets MPI work on it; true when there is nothing left to do. From the progress thread.
@@ -53,6 +57,7 @@ class Transfer {
                        std::size_t element_size);
   void send_pieces(const char* data, int64_t count, int peer, std::size_t element_size);
   void receive_pieces(char* data, int64_t count, int peer, std::size_t element_size);
+  void complete();
   /// Integer copies that MPI may read until wait returns.
   const int* keep(const std::vector<int64_t>& values);
   MPI_Request* new_request();
@@ -66,6 +71,7 @@ class Transfer {
   std::vector<MPI_Request> requests_;
   int poll_error_ = MPI_SUCCESS;  // told by wait, since the progress thread may not throw
   std::deque<std::vector<int>> kept_;
+  std::optional<TraceOperation> operation_;  // until it is complete
 };
 
 }  // namespace archon

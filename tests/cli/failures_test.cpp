@@ -24,11 +24,13 @@ void write_sequences(const Inputs& inputs, int64_t sequence = 0, int64_t id = 1)
   inputs.write_data(ids, at::arange(0, kSequences * kLength + 1, kLength, at::kLong));
 }
 
-std::vector<Json> metrics(const Inputs& inputs) {
-  std::istringstream lines(read_bytes(inputs.output + "/metrics.jsonl"));
-  std::vector<Json> rows;
-  for (std::string line; std::getline(lines, line);) rows.push_back(Json::parse(line));
-  return rows;
+/// No gradient of such weights is finite.
+void spoil_a_weight(const Inputs& inputs) {
+  inputs.edit_weights([](Json& header, std::string& values) {
+    const uint32_t nan = 0x7fc00000;
+    const auto begin = header["model.norm.weight"]["data_offsets"][0].get<std::size_t>();
+    std::memcpy(values.data() + begin, &nan, sizeof nan);
+  });
 }
 
 /// The process of `rank` that works on `output`; 0 if there is none.
@@ -141,11 +143,7 @@ BOOST_AUTO_TEST_CASE(a_rank_that_throws_ends_the_job_with_its_reason) {
 
 BOOST_AUTO_TEST_CASE(weights_that_are_not_finite_skip_every_step) {
   const Inputs inputs;
-  inputs.edit_weights([](Json& header, std::string& values) {
-    const uint32_t nan = 0x7fc00000;
-    const auto begin = header["model.norm.weight"]["data_offsets"][0].get<std::size_t>();
-    std::memcpy(values.data() + begin, &nan, sizeof nan);
-  });
+  spoil_a_weight(inputs);
   const auto result = run_archon_ranks(2, inputs.train({"--tp", "2"}));
   BOOST_CHECK_EQUAL(result.exit_code, 0);
   BOOST_CHECK_EQUAL(count(result.err, "the gradient norm is nan: no step is taken"), 2);
@@ -154,6 +152,26 @@ BOOST_AUTO_TEST_CASE(weights_that_are_not_finite_skip_every_step) {
   const auto equal = run_archon({"diff", inputs.model, inputs.output + "/hf"});
   CHECK_CONTAINS(equal.out, "25 equal");
   BOOST_CHECK_EQUAL(equal.exit_code, 0);
+}
+
+BOOST_AUTO_TEST_CASE(many_skipped_steps_in_a_row_end_the_run) {
+  const Inputs inputs;
+  spoil_a_weight(inputs);
+  const auto ended =
+      run_archon_ranks(2, inputs.train({"--steps", "5", "--max-skipped-steps", "3"}));
+  BOOST_CHECK_EQUAL(ended.exit_code, 3);
+  BOOST_CHECK_EQUAL(count(ended.err, "error: "), 1);
+  CHECK_CONTAINS(ended.err, "error: the gradient norm was not finite at 3 steps in a row (step 3:");
+  CHECK_CONTAINS(ended.err, "--max-skipped-steps");
+  BOOST_REQUIRE_EQUAL(metrics(inputs).size(), 3u);
+  for (const Json& row : metrics(inputs)) BOOST_CHECK_EQUAL(row.at("skipped").get<int>(), 1);
+
+  const auto by_default = run_archon(inputs.train({"--steps", "12"}));
+  BOOST_CHECK_EQUAL(by_default.exit_code, 3);
+  BOOST_CHECK_EQUAL(metrics(inputs).size(), 10u);
+  const auto never = run_archon(inputs.train({"--steps", "12", "--max-skipped-steps", "0"}));
+  BOOST_CHECK_EQUAL(never.exit_code, 0);
+  BOOST_CHECK_EQUAL(metrics(inputs).size(), 12u);
 }
 
 BOOST_AUTO_TEST_CASE(a_batch_without_targets_takes_no_step) {

@@ -87,6 +87,14 @@ inline ProcessResult run_on(int ranks, const std::vector<std::string>& arguments
   return ranks == 1 ? run_archon(arguments) : run_archon_ranks(ranks, arguments);
 }
 
+/// The rows of a training run's metrics.
+inline std::vector<Json> metrics(const Inputs& inputs) {
+  std::istringstream lines(read_bytes(inputs.output + "/metrics.jsonl"));
+  std::vector<Json> rows;
+  for (std::string line; std::getline(lines, line);) rows.push_back(Json::parse(line));
+  return rows;
+}
+
 inline int count(const std::string& text, const std::string& part) {
   int found = 0;
   for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;

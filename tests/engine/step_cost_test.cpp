@@ -169,6 +169,12 @@ int64_t traced_bytes(const std::string& file, const std::string& axis, int64_t s
   return bytes;
 }
 
+bool moves_on_by_itself() {
+  int level = 0;
+  MPI_Query_thread(&level);
+  return level == MPI_THREAD_MULTIPLE;
+}
+
 }  // namespace
 
 BOOST_TEST_GLOBAL_FIXTURE(LoadedPlugins);
@@ -260,6 +266,8 @@ BOOST_AUTO_TEST_CASE(asynchronous_operations_last_from_start_to_completion) {
     const TraceSpan span("compute");
     Work one = mesh.world().all_reduce_async(first);
     Work two = mesh.dp().all_reduce_async(second);
+    // Long enough for both to be complete, where MPI lets another thread move them on.
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
     one.wait();
     two.wait();
   }
@@ -275,7 +283,9 @@ BOOST_AUTO_TEST_CASE(asynchronous_operations_last_from_start_to_completion) {
     BOOST_REQUIRE_EQUAL(events.size(), 2u);
     BOOST_TEST(events[0].at("ph") == "b");
     BOOST_TEST(events[1].at("ph") == "e");
-    BOOST_TEST(events[0].at("ts").get<double>() < events[1].at("ts").get<double>());
+    const double begin = events[0].at("ts"), end = events[1].at("ts");
+    BOOST_TEST(begin < end);
+    if (moves_on_by_itself()) BOOST_TEST(end < 290e3);  // microseconds
     for (const char* key : {"name", "cat", "pid", "args"})
       BOOST_TEST((events[0].at(key) == events[1].at(key)));
   }

@@ -57,6 +57,30 @@ class PlotMetrics(unittest.TestCase):
         loss[10] = np.nan
         self.picture(self.write_run("run", loss), "--smooth", 3)
 
+    def write_cost(self, name, steps, compute):
+        axes = ("tp", "cp", "dp", "shard", "model_parallel", "world")
+        return self.write_run(
+            name, np.linspace(5, 1, steps),
+            compute_seconds=np.full(steps, compute), communication_seconds=np.full(steps, 0.5),
+            data_seconds=np.full(steps, 0.1), io_seconds=np.zeros(steps),
+            gemm_peak_share=np.full(steps, 0.4), peak_memory_bytes=np.full(steps, 2**31),
+            **{f"{axis}_bytes": np.full(steps, 2**20 if axis in ("tp", "dp") else 0)
+               for axis in axes},
+        )
+
+    def test_stacks_time_and_traffic(self):
+        panels = []
+        for name, steps, compute in (("slow", 20, 1.5), ("fast", 20, 0.5), ("once", 1, 1.5)):
+            panels.append(self.picture(self.write_cost(name, steps, compute), "--column", "time"))
+            self.assertGreater(panels[-1].std(), 0.01)
+        self.assertFalse(np.array_equal(panels[0], panels[1]))
+        self.assertFalse(np.array_equal(panels[0], panels[2]))
+        several = self.picture(
+            self.folder / "slow", "--column", "time", "--column", "traffic",
+            "--column", "gemm_peak_share", "--column", "peak_memory_bytes", "--smooth", 3,
+        )
+        self.assertGreater(several.shape[0], panels[0].shape[0])
+
     def test_refuses_what_it_cannot_draw(self):
         run = self.write_run("run", [3.0, 2.0], short=[1.0])
         text = self.folder / "text.h5"
@@ -69,6 +93,8 @@ class PlotMetrics(unittest.TestCase):
             ([run, "--column", "speed"], "no column 'speed'; it has loss, short, step"),
             ([run, "--column", "short"], "has 1 rows"),
             ([run, "--smooth", "0"], "at least 1"),
+            ([run, "--column", "time"], "no column 'compute_seconds'"),
+            ([run, run, "--column", "time"], "time shows one run, 2 were given"),
             ([run, "--reference", "entropy=high"], "invalid"),
         ]:
             with self.subTest(arguments):

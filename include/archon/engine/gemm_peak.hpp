@@ -14,7 +14,7 @@ class GemmPeak {
   explicit GemmPeak(at::ScalarType dtype, int64_t size = 2048);
 
   /// GFLOP/s over all ranks, until the slowest is done: the faster of at::mm and matmul_nt, each
-  /// repeated for about `seconds`. Collective.
+  /// repeated for about `seconds`, in the best of three rounds. Collective.
   double measure(const Communicator& world, double seconds) const;
 
  private:
