@@ -18,7 +18,12 @@ find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(nlohmann_json 3 REQUIRED)
 find_package(LibTorch 2.13 REQUIRED)
+# Header only as it is used here: no library to link.
+find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
 
 add_library(archon_hdf5 INTERFACE)
 target_include_directories(archon_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
 target_link_libraries(archon_hdf5 INTERFACE ${HDF5_C_LIBRARIES})
+
+add_library(archon_xxhash INTERFACE)
+target_include_directories(archon_xxhash SYSTEM INTERFACE ${XXHASH_INCLUDE_DIR})
