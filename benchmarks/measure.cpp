@@ -11,6 +11,7 @@
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
 #include "archon/base/threads.hpp"
+#include "archon/comm/tensor_memory.hpp"
 
 namespace archon::benchmarks {
 
@@ -60,6 +61,7 @@ void set_threads(const MpiEnvironment& mpi, int threads) {
 
 int run_benchmark(const std::function<void(MpiEnvironment&)>& body) {
   keep_freed_memory();
+  keep_tensor_memory();
   MpiEnvironment mpi;
   try {
     body(mpi);

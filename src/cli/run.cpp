@@ -14,6 +14,7 @@
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
 #include "archon/base/threads.hpp"
+#include "archon/comm/tensor_memory.hpp"
 #include "archon/base/version.hpp"
 #include "archon/comm/mpi.hpp"
 #include "archon/comm/watchdog.hpp"
@@ -86,6 +87,7 @@ void start_session(const SessionOptions& session, const MpiEnvironment& mpi) {
 
 int run_parallel(ParallelCommand& command) {
   keep_freed_memory();
+  keep_tensor_memory();
   MpiEnvironment mpi;
   try {
     const Watchdog watchdog(std::chrono::duration<double>(command.session().collective_timeout),
