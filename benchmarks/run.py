@@ -201,9 +201,13 @@ def print_training(model, dtype, mesh, results):
     for name, rows in results.items():
         rates = [row["tokens_per_s"] for row in rows]
         own = name == "Archon"
-        ratio = "" if own else spread([a / b for a, b in zip(ours, rates)], 2)
-        share = f"{spread([row['share'] for row in rows], 2)} of {statistics.median(row['peak'] for row in rows):.0f}"
-        print(f"| {model} | {dtype} | {mesh} | {name} | {spread(rates, 0)} | {ratio} | {share if own else ''} "
+        ratio = share = ""
+        if own:
+            peak = statistics.median(row["peak"] for row in rows)
+            share = f"{spread([row['share'] for row in rows], 2)} of {peak:.0f} GFLOP/s"
+        else:
+            ratio = spread([a / b for a, b in zip(ours, rates)], 2)
+        print(f"| {model} | {dtype} | {mesh} | {name} | {spread(rates, 0)} | {ratio} | {share} "
               f"| {max(row['mib'] for row in rows):.0f} | {statistics.median(row['start'] for row in rows):.1f} |",
               flush=True)
 
