@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
@@ -43,6 +45,18 @@ double seconds(const Communicator& group, const std::function<void()>& body) {
   body();
   const double mine = std::chrono::duration<double>(Clock::now() - start).count();
   return group.all_reduce(mine, ReduceOp::max);
+}
+
+double thread_cpu_seconds(const std::string& name) {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string given;
+    std::getline(std::ifstream(task.path() / "comm"), given);
+    if (given != name) continue;
+    double nanoseconds = 0;
+    std::ifstream(task.path() / "schedstat") >> nanoseconds;  // its first number
+    return nanoseconds * 1e-9;
+  }
+  return 0;
 }
 
 int64_t minor_faults() {
