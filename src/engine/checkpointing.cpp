@@ -1,6 +1,5 @@
 #include "archon/engine/checkpointing.hpp"
 
-#include "archon/base/activity.hpp"
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/base/save_signal.hpp"
@@ -50,8 +49,6 @@ void Checkpointing::after_step(int64_t step, int64_t wish, const std::function<J
 }
 
 void Checkpointing::save(int64_t step, const std::function<Json()>& state) {
-  const ActivityScope writing(Activity::io, "checkpoint");
-  const StageScope stage("checkpoint");
   tell(writer_.finish());
   begin_ = Clock::now();
   const CheckpointResult result = writer_.save(step, state());

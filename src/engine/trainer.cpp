@@ -124,8 +124,8 @@ class Trainer {
   void resume(const std::vector<CheckpointEntry>& checkpoints) {
     const LoadedCheckpoint checkpoint = load_newest(checkpoints, loaded_, *optimizer_, mesh_);
     resumed_from_ = checkpoint.folder;
-    position_ = restore_trainer_state(checkpoint.trainer, options_, batcher_.dataset().size(),
-                                      *optimizer_, mesh_);
+    position_ =
+        restore_trainer_state(checkpoint.trainer, options_, batcher_.dataset().size(), mesh_);
     log::info("{} after step {} of {}, from {}",
               position_.step < options_.steps ? "goes on" : "the run is complete",
               position_.step, options_.steps, checkpoint.folder);
@@ -145,7 +145,7 @@ class Trainer {
 
   Json state() const {
     if (metrics_) metrics_->sync();
-    return trainer_state(position_, options_, batcher_.dataset().size(), *optimizer_, mesh_);
+    return trainer_state(position_, options_, batcher_.dataset().size(), mesh_);
   }
 
   /// Held-out loss where this step asks for it, else NaN.

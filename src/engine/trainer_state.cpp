@@ -109,9 +109,8 @@ void compare(const Json& before, const Json& now) {
 }  // namespace
 
 Json trainer_state(const TrainerPosition& position, const TrainOptions& options, int64_t sequences,
-                   const Optimizer& optimizer, const Mesh& mesh) {
+                   const Mesh& mesh) {
   return {{"step", position.step},
-          {"optimizer_steps", optimizer.steps()},
           {"skipped_in_a_row", position.skipped_in_a_row},
           {"configuration", configuration(options, sequences)},
           {"mesh", to_json(mesh.shape())},
@@ -121,11 +120,10 @@ Json trainer_state(const TrainerPosition& position, const TrainOptions& options,
 }
 
 TrainerPosition restore_trainer_state(const Json& state, const TrainOptions& options,
-                                      int64_t sequences, Optimizer& optimizer, const Mesh& mesh) {
+                                      int64_t sequences, const Mesh& mesh) {
   compare(state.at("configuration"), configuration(options, sequences));
   if (state.at("mesh") == to_json(mesh.shape()))
     restore_random_state(state.at("random"), mesh.world());
-  optimizer.set_steps(state.at("optimizer_steps").get<int64_t>());
   return {state.at("step").get<int64_t>(), state.at("skipped_in_a_row").get<int64_t>()};
 }
 

@@ -3,7 +3,6 @@
 #include "archon/engine/options.hpp"
 #include "archon/io/json.hpp"
 #include "archon/mesh/mesh.hpp"
-#include "archon/optim/optimizer.hpp"
 
 namespace archon {
 
@@ -17,12 +16,12 @@ struct TrainerPosition {
 /// versions, and the state of every rank's random numbers. `sequences` are those of the data set.
 /// Collective over the mesh.
 Json trainer_state(const TrainerPosition& position, const TrainOptions& options, int64_t sequences,
-                   const Optimizer& optimizer, const Mesh& mesh);
+                   const Mesh& mesh);
 
 /// Takes a state up again; random numbers only on the mesh that it was saved on. Warns of every
 /// option on which the rest of the run depends and which is another one now; InputError for another
 /// optimizer.
 TrainerPosition restore_trainer_state(const Json& state, const TrainOptions& options,
-                                      int64_t sequences, Optimizer& optimizer, const Mesh& mesh);
+                                      int64_t sequences, const Mesh& mesh);
 
 }  // namespace archon
