@@ -1,6 +1,5 @@
 #include "archon/engine/resume.hpp"
 
-#include <algorithm>
 #include <filesystem>
 
 #include "archon/base/error.hpp"
@@ -15,31 +14,18 @@ namespace {
 
 using Entries = std::vector<CheckpointEntry>;
 
-/// Step folders that look like checkpoints but are not whole: a file is absent or cut.
-std::vector<std::string> incomplete(const std::string& folder, const Entries& complete) {
-  std::vector<std::string> found;
+bool has_step_folder(const std::string& folder) {
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    const std::string name = entry.path().filename().string();
-    const bool whole = std::any_of(complete.begin(), complete.end(), [&](const auto& each) {
-      return fs::path(each.folder).filename() == name;
-    });
-    if (name.starts_with("step-") && !whole) found.push_back(entry.path().string());
-  }
-  std::sort(found.rbegin(), found.rend());
-  return found;
+  for (const auto& entry : fs::directory_iterator(folder, ignored))
+    if (entry.path().filename().string().starts_with("step-")) return true;
+  return false;
 }
 
-/// The checkpoints of a run, newest first. What is damaged is named; a run of which nothing is left
-/// does not silently begin afresh.
+/// The checkpoints of a run, newest first. A run of which nothing whole is left does not silently
+/// begin afresh.
 Entries checkpoints_in(const std::string& folder) {
   const Entries complete = list_checkpoints(folder);
-  const auto damaged = incomplete(folder, complete);
-  for (const std::string& path : damaged)
-    log::warning("{} is no complete checkpoint: its manifest, or a file that it lists, is absent "
-                 "or damaged; it is passed over",
-                 path);
-  ARCHON_VALIDATE(damaged.empty() || !complete.empty(),
+  ARCHON_VALIDATE(!complete.empty() || !has_step_folder(folder),
                   "no checkpoint in {} is complete; remove the folder to begin afresh, or give "
                   "--resume DIR",
                   folder);
