@@ -9,6 +9,7 @@
 
 #include "archon/base/checksum.hpp"
 #include "archon/base/error.hpp"
+#include "shard_file.hpp"
 
 namespace archon {
 namespace {
@@ -43,8 +44,6 @@ bool is_contiguous(const BlockFile& file, const BlockDataset& dataset) {
 }
 
 }  // namespace
-
-std::string checksum_path(const std::string& dataset) { return "/checksums" + dataset; }
 
 BlockFile::BlockFile(const std::string& path)
     : file_(h5::File::open(path)), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {

@@ -10,9 +10,6 @@
 
 namespace archon {
 
-/// Where a dataset's checksums are: "/checksums/parameters/...".
-std::string checksum_path(const std::string& dataset);
-
 /// A float32 dataset in blocks of kChecksumBlock elements, in row-major order.
 struct BlockDataset {
   std::string path;

@@ -1,79 +1,14 @@
 #include "archon/checkpoint/checkpoint_reader.hpp"
 
 #include <ATen/core/grad_mode.h>
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
-#include <set>
-
+#include "agreement.hpp"
 #include "archon/base/error.hpp"
-#include "archon/model/misfits.hpp"
-#include "saved_checkpoint.hpp"
+#include "checkpoint_fit.hpp"
 
 namespace archon {
 namespace {
-
-using Shapes = std::map<std::string, std::vector<int64_t>>;  // by path
-
-/// Of one weight: "exp_avg", "exp_avg_sq".
-std::set<std::string> kinds_of_state(Optimizer& optimizer) {
-  std::set<std::string> kinds;
-  for (const auto& [name, states] : optimizer.state())
-    for (const auto& [kind, tensor] : states) kinds.insert(kind);
-  return kinds;
-}
-
-std::set<std::string> kinds_of_state(const SavedCheckpoint& saved) {
-  const std::string group = kOptimizerGroup;
-  std::set<std::string> kinds;
-  for (const h5::DatasetInfo& info : saved.tensors())
-    if (info.path.starts_with(group))
-      kinds.insert(
-          info.path.substr(group.size(), info.path.find('/', group.size()) - group.size()));
-  return kinds;
-}
-
-std::string show_kinds(const std::set<std::string>& kinds) {
-  return kinds.empty() ? "no optimizer state"
-                       : fmt::format("the optimizer state {}", fmt::join(kinds, ", "));
-}
-
-void check_optimizer(const SavedCheckpoint& saved, const std::set<std::string>& kinds) {
-  const std::set<std::string> there = kinds_of_state(saved);
-  ARCHON_VALIDATE(there == kinds,
-                  "the checkpoint {} holds {}, where this run needs {}; go on with the --optimizer "
-                  "that it was saved with",
-                  saved.folder(), show_kinds(there), show_kinds(kinds));
-}
-
-Shapes shapes_of_run(const Model& model, const std::set<std::string>& kinds,
-                     const StateDictAdapter& adapter) {
-  Shapes shapes;
-  for (const Parameter* parameter : model.parameters())
-    for (const ParameterPart& part : parameter->parts()) {
-      const std::string name = adapter.to_hf(part.name);
-      shapes[kParameterGroup + name] = part.shape;
-      for (const std::string& kind : kinds)
-        shapes[kOptimizerGroup + kind + "/" + name] = part.shape;
-    }
-  return shapes;
-}
-
-/// Every tensor of the run is there in its shape, and nothing else.
-void check_tensors(const SavedCheckpoint& saved, Shapes wanted, bool with_optimizer) {
-  Misfits misfits;
-  for (const h5::DatasetInfo& info : saved.tensors()) {
-    if (!with_optimizer && info.path.starts_with(kOptimizerGroup)) continue;
-    const auto found = wanted.extract(info.path);
-    if (found.empty())
-      misfits.add("unexpected", info.path);
-    else if (found.mapped() != info.shape)
-      misfits.add("of another shape",
-                  fmt::format("{} [{}], the model needs [{}]", info.path,
-                              fmt::join(info.shape, ", "), fmt::join(found.mapped(), ", ")));
-  }
-  for (const auto& [path, shape] : wanted) misfits.add("missing", path);
-  misfits.throw_if_any(saved.folder());
-}
 
 int64_t optimizer_steps(const SavedCheckpoint& saved, const Json& trainer) {
   constexpr const char* kKey = "optimizer_steps";
@@ -87,23 +22,11 @@ int64_t optimizer_steps(const SavedCheckpoint& saved, const Json& trainer) {
 Json load(const std::string& folder, Model& model, Optimizer* optimizer,
           const StateDictAdapter& adapter) {
   SavedCheckpoint saved(folder);
-  std::set<std::string> kinds;
-  if (optimizer != nullptr) {
-    kinds = kinds_of_state(*optimizer);
-    check_optimizer(saved, kinds);
-  }
-  check_tensors(saved, shapes_of_run(model, kinds, adapter), optimizer != nullptr);
+  check_fit(saved, model, optimizer, adapter);
   Json trainer = saved.trainer();
   if (optimizer != nullptr) optimizer->set_steps(optimizer_steps(saved, trainer));
   saved.read(owned_pieces(model, optimizer, adapter));
   return trainer;
-}
-
-/// Nobody goes on, or waits for the others, when one rank failed: all throw its message.
-void throw_together(const Communicator& group, const std::string& failure) {
-  const int64_t mine = failure.empty() ? group.size() : group.rank();
-  const auto lowest = static_cast<int>(group.all_reduce(mine, ReduceOp::min));
-  if (lowest < group.size()) throw InputError(group.broadcast(failure, lowest));
 }
 
 }  // namespace
@@ -112,15 +35,23 @@ Json load_checkpoint(const std::string& folder, Model& model, Optimizer* optimiz
                      const StateDictAdapter& adapter, const Mesh& mesh) {
   const at::NoGradGuard no_grad;
   Json trainer;
-  std::string failure;
-  try {
-    trainer = load(folder, model, optimizer, adapter);
-  } catch (const std::exception& error) {
-    failure = error.what();
-  }
-  throw_together(mesh.world(), failure);
+  const std::string failure = attempt([&] { trainer = load(folder, model, optimizer, adapter); });
+  const std::string first = agree_on_failure(mesh.world(), failure);
+  if (!first.empty()) throw InputError(first);
   for (ParameterUnit* unit : model.units()) unit->refresh_values();
   return trainer;
+}
+
+CheckpointSummary summarize_checkpoint(const std::string& folder) {
+  const SavedCheckpoint saved(folder);
+  CheckpointSummary summary{saved.step(), saved.layout(), saved.shards(), 0, 0, saved.bytes(),
+                            kinds_of_state(saved), saved.trainer()};
+  for (const h5::DatasetInfo& info : saved.tensors()) {
+    if (!info.path.starts_with(kParameterGroup)) continue;
+    ++summary.tensors;
+    summary.parameters += whole_box(info.shape).elements();
+  }
+  return summary;
 }
 
 }  // namespace archon
