@@ -3,11 +3,11 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <signal.h>
-#include <sys/resource.h>
 
 #include <future>
 
 #include "inputs.hpp"
+#include "support/file_size_limit.hpp"
 
 using namespace archon;
 using namespace archon::test;
@@ -33,19 +33,6 @@ void spoil_a_weight(const Inputs& inputs) {
   });
 }
 
-/// The process of `rank` that works on `output`; 0 if there is none.
-pid_t find_rank(const std::string& output, int rank) {
-  const std::string variable = fmt::format("OMPI_COMM_WORLD_RANK={}", rank) + '\0';
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
-    const std::string folder = entry.path().string();
-    if (contains(read_bytes(folder + "/cmdline"), '\0' + output + '\0') &&
-        contains(read_bytes(folder + "/environ"), variable))
-      return static_cast<pid_t>(std::stol(entry.path().filename().string()));
-  }
-  return 0;
-}
-
 /// A training run without an end, of which one rank gets a signal after its first steps.
 struct Interrupted {
   ProcessResult result;
@@ -68,20 +55,6 @@ Interrupted interrupt(const Inputs& inputs, int ranks, int rank, int signal,
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return interrupted;
 }
-
-/// No file of this process, or of those it starts, may grow beyond so many bytes.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit = {bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  rlimit before_;
-};
 
 }  // namespace
 

@@ -1,0 +1,112 @@
+#include "raw_file.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <sstream>
+#include <utility>
+
+#include "archon/base/error.hpp"
+
+namespace archon {
+namespace {
+
+/// The system begins to write to the disk when so many bytes have come together, not only when the
+/// file is synced.
+constexpr int64_t kStartBytes = int64_t{32} << 20;
+
+std::string name_of(const std::string& path) {
+  return std::filesystem::path(path).filename().string();
+}
+
+}  // namespace
+
+RequestedFailure::RequestedFailure(int rank) {
+  const char* variable = std::getenv("ARCHON_FAIL_CHECKPOINT");
+  if (variable == nullptr) return;
+  std::istringstream text(variable);
+  std::string kind, at_rank = "0", nth = "1";
+  std::getline(text, kind, ':') && std::getline(text, at_rank, ':') && std::getline(text, nth);
+  if (rank == std::stoi(at_rank)) kind_ = kind;
+  nth_ = std::stoll(nth);
+}
+
+void RequestedFailure::check(const char* kind, const std::string& path) const {
+  if (kind_ != kind || saves_ != nth_) return;
+  throw_runtime_failure(fmt::format("cannot {} {}: {}", kind_ == "space" ? "write" : kind, path,
+                                    std::strerror(kind_ == "space" ? ENOSPC : EIO)));
+}
+
+void RequestedFailure::check_write(const std::string& path) const {
+  check("space", path);
+  check("write", path);
+}
+
+RawFile::RawFile(std::string path, Mode mode, const RequestedFailure& requested)
+    : path_(std::move(path)), requested_(requested) {
+  const int create = mode == Mode::create ? O_CREAT | O_EXCL : 0;
+  descriptor_ = ::open(path_.c_str(), O_RDWR | O_CLOEXEC | create, 0666);
+  ARCHON_ENSURE(descriptor_ >= 0, "cannot open {}: {}", path_, std::strerror(errno));
+}
+
+RawFile::~RawFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void RawFile::write(const void* bytes, std::size_t count) {
+  requested_.check_write(path_);
+  sum_.add(bytes, count);
+  const char* next = static_cast<const char*>(bytes);
+  while (count > 0) {
+    const ssize_t done = ::pwrite(descriptor_, next, count, at_);
+    if (done < 0 && errno == EINTR) continue;
+    ARCHON_ENSURE(done >= 0, "cannot write {}: {}", path_, std::strerror(errno));
+    next += done;
+    count -= static_cast<std::size_t>(done);
+    at_ += done;
+  }
+  if (at_ - started_ < kStartBytes) return;
+  ::sync_file_range(descriptor_, started_, at_ - started_, SYNC_FILE_RANGE_WRITE);
+  started_ = at_;
+}
+
+void RawFile::read(void* bytes, std::size_t count) {
+  char* next = static_cast<char*>(bytes);
+  for (std::size_t left = count; left > 0;) {
+    const ssize_t done = ::pread(descriptor_, next, left, at_);
+    if (done < 0 && errno == EINTR) continue;
+    ARCHON_ENSURE(done > 0, "cannot read {}: {}", path_,
+                  done < 0 ? std::strerror(errno) : "it is too short");
+    next += done;
+    left -= static_cast<std::size_t>(done);
+    at_ += done;
+  }
+  sum_.add(bytes, count);
+}
+
+void RawFile::skip(int64_t bytes) {
+  if (::fallocate(descriptor_, 0, at_, bytes) != 0)
+    ARCHON_ENSURE(errno == EOPNOTSUPP || errno == ENOSYS, "cannot write {}: {}", path_,
+                  std::strerror(errno));
+  at_ += bytes;
+}
+
+ManifestFile RawFile::finish() {
+  requested_.check("sync", path_);
+  ARCHON_ENSURE(::fsync(descriptor_) == 0, "cannot sync {}: {}", path_, std::strerror(errno));
+  ARCHON_ENSURE(::close(std::exchange(descriptor_, -1)) == 0, "cannot close {}: {}", path_,
+                std::strerror(errno));
+  return {name_of(path_), at_, sum_.value()};
+}
+
+ManifestFile entry_of(const std::string& path) {
+  ManifestFile file{name_of(path)};
+  file.xxh3_64 = xxh3_64_of_file(path, &file.bytes);
+  return file;
+}
+
+}  // namespace archon
