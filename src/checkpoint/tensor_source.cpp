@@ -1,15 +1,24 @@
 #include "tensor_source.hpp"
 
+#include <fmt/ranges.h>
+
 #include <filesystem>
 
+#include "archon/base/error.hpp"
+#include "archon/checkpoint/checkpoint_folder.hpp"
 #include "archon/io/safetensors.hpp"
+#include "manifest.hpp"
+#include "owned_pieces.hpp"
 
 namespace archon {
 namespace {
 
+constexpr const char* kCheckpointSchema = "archon.checkpoint";
+constexpr std::size_t kMostGapsInMessage = 8;
+
 class Hdf5Source : public TensorSource {
  public:
-  explicit Hdf5Source(const std::string& path) : file_(h5::File::open(path)) {}
+  explicit Hdf5Source(h5::File file) : file_(std::move(file)) {}
 
   std::map<std::string, h5::DatasetInfo> list() const override {
     std::map<std::string, h5::DatasetInfo> all;
@@ -23,8 +32,39 @@ class Hdf5Source : public TensorSource {
     return file_.read_rows(info.path, begin, count, dtype);
   }
 
- private:
+ protected:
   h5::File file_;
+};
+
+/// The tensors of a checkpoint; without what only Archon reads (/trainer, /checksums).
+class CheckpointSource : public Hdf5Source {
+ public:
+  CheckpointSource(h5::File index, bool as_weights)
+      : Hdf5Source(std::move(index)), as_weights_(as_weights) {
+    std::vector<std::string> gaps = file_.virtual_gaps();
+    const std::size_t more = gaps.size() - std::min(gaps.size(), kMostGapsInMessage);
+    gaps.resize(gaps.size() - more);
+    ARCHON_VALIDATE(gaps.empty(),
+                    "the checkpoint {} is not complete: {}{}; give one that is "
+                    "(archon inspect --verify tells)",
+                    file_.path(), fmt::join(gaps, "; "),
+                    more > 0 ? fmt::format("; and {} more", more) : "");
+  }
+
+  std::map<std::string, h5::DatasetInfo> list() const override {
+    std::map<std::string, h5::DatasetInfo> chosen;
+    for (auto& [path, info] : Hdf5Source::list()) {
+      const bool is_parameter = path.starts_with(kParameterGroup);
+      if (as_weights_ && is_parameter)
+        chosen.emplace(path.substr(std::string_view(kParameterGroup).size()), info);
+      else if (!as_weights_ && (is_parameter || path.starts_with(kOptimizerGroup)))
+        chosen.emplace(path, info);
+    }
+    return chosen;
+  }
+
+ private:
+  bool as_weights_;  ///< parameters only, under the names of a HuggingFace folder
 };
 
 class WeightSource : public TensorSource {
@@ -51,12 +91,37 @@ class WeightSource : public TensorSource {
   WeightFolder weights_;
 };
 
+/// What a path names; `file` is the HDF5 file to open, unless it is a folder of weights.
+struct Named {
+  enum class Kind { file, checkpoint, weights } kind;
+  std::string file;
+};
+
+Named identify(const std::string& path) {
+  if (const auto checkpoint = find_checkpoint(path))
+    return {Named::Kind::checkpoint, checkpoint->folder + "/" + kIndexName};
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return {Named::Kind::weights, path};
+  const bool is_index = h5::File::open(path).string_attribute("/", "schema") == kCheckpointSchema;
+  return {is_index ? Named::Kind::checkpoint : Named::Kind::file, path};
+}
+
+std::unique_ptr<TensorSource> open_source(const Named& named, bool as_weights) {
+  if (named.kind == Named::Kind::weights) return std::make_unique<WeightSource>(named.file);
+  h5::File file = h5::File::open(named.file);
+  if (named.kind == Named::Kind::file) return std::make_unique<Hdf5Source>(std::move(file));
+  return std::make_unique<CheckpointSource>(std::move(file), as_weights);
+}
+
 }  // namespace
 
-std::unique_ptr<TensorSource> open_tensor_source(const std::string& path) {
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) return std::make_unique<WeightSource>(path);
-  return std::make_unique<Hdf5Source>(path);
+TensorSources open_tensor_sources(const std::string& a, const std::string& b) {
+  const Named in_a = identify(a), in_b = identify(b);
+  const auto one_is = [&](Named::Kind kind) { return in_a.kind == kind || in_b.kind == kind; };
+  const bool as_weights = one_is(Named::Kind::checkpoint) && one_is(Named::Kind::weights);
+  return {open_source(in_a, as_weights), open_source(in_b, as_weights),
+          as_weights ? "the checkpoint's optimizer state is left out: a HuggingFace folder has none"
+                     : ""};
 }
 
 }  // namespace archon
