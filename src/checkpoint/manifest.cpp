@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
 #include "archon/base/checksum.hpp"
 #include "archon/base/error.hpp"
@@ -49,6 +51,19 @@ Manifest read_manifest(const std::string& folder) {
   } catch (const Json::exception& error) {
     throw InputError(fmt::format("{} is damaged: {}", path, error.what()));
   }
+}
+
+Manifest read_complete_manifest(const std::string& folder) {
+  Manifest manifest = read_manifest(folder);
+  for (const ManifestFile& file : manifest.files) {
+    const std::string path = folder + "/" + file.name;
+    std::error_code error;
+    const auto bytes = std::filesystem::file_size(path, error);
+    ARCHON_VALIDATE(!error, "{} cannot be read: {}", path, error.message());
+    ARCHON_VALIDATE(bytes == static_cast<std::uintmax_t>(file.bytes),
+                    "{} has {} bytes, where {} lists {}", path, bytes, kManifestName, file.bytes);
+  }
+  return manifest;
 }
 
 void write_manifest(const std::string& folder, const Manifest& manifest) {

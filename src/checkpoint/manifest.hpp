@@ -26,6 +26,10 @@ struct Manifest {
 /// InputError when it is absent, damaged (its own sum is wrong) or of another schema.
 Manifest read_manifest(const std::string& folder);
 
+/// The same, and every file that it lists is there in its size; InputError that names one that is
+/// not.
+Manifest read_complete_manifest(const std::string& folder);
+
 /// Writes it, synced; RuntimeFailure when the disk refuses.
 void write_manifest(const std::string& folder, const Manifest& manifest);
 

@@ -13,6 +13,7 @@
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
+#include "archon/base/save_signal.hpp"
 #include "archon/base/threads.hpp"
 #include "archon/base/version.hpp"
 #include "archon/comm/mpi.hpp"
@@ -143,6 +144,7 @@ int run_command(const CommandEntry& entry, const std::vector<std::string>& argum
 int run(int argc, char** argv) {
   // A write beyond a limit on file sizes is to fail with a reason, as on a full disk.
   std::signal(SIGXFSZ, SIG_IGN);
+  catch_save_signal();
   const std::vector<std::string> arguments(argv + std::min(1, argc), argv + argc);
   try {
     if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h")

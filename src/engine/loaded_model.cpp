@@ -13,16 +13,22 @@ ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory) {
           .float32_gradients = memory.activations.mlp_tile_tokens > 0};
 }
 
-LoadedModel load_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype,
-                       const MemoryOptions& memory) {
+LoadedModel allocate_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype,
+                           const MemoryOptions& memory) {
   LoadedModel loaded{HfConfig::read(folder), nullptr, nullptr, folder};
   loaded.spec = &ModelRegistry::instance().find(loaded.hf.model_type());
   loaded.model = loaded.spec->make_model(loaded.spec->parse_config(loaded.hf));
   loaded.spec->apply_tp(*loaded.model, mesh.tp());
   loaded.spec->apply_cp(*loaded.model, mesh.cp(), mesh.tp().size());
   loaded.model->set_activation_options(memory.activations);
-  const WeightFolder weights(folder);
   loaded.model->allocate(shard_policy(dtype, memory), mesh.shard_group());
+  return loaded;
+}
+
+LoadedModel load_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype,
+                       const MemoryOptions& memory) {
+  const WeightFolder weights(folder);
+  LoadedModel loaded = allocate_model(folder, mesh, dtype, memory);
   load_weights(*loaded.model, loaded.spec->adapter, weights);
   return loaded;
 }

@@ -14,6 +14,7 @@
 
 #include "archon/base/version.hpp"
 #include "hdf5_check.hpp"
+#include "hdf5_objects.hpp"
 #include "hdf5_types.hpp"
 
 namespace archon::h5 {
@@ -24,16 +25,6 @@ constexpr int64_t kMostRowsPerChunk = 1024;
 constexpr std::size_t kMostNamesInMessages = 8;
 
 std::string absolute(const std::string& path) { return path.starts_with('/') ? path : '/' + path; }
-
-/// Files that HDF5 1.10 reads, and that an aborted run leaves without the "open for writing" mark
-/// which newer layouts carry.
-Handle access_properties() {
-  Handle list(ARCHON_HDF5(RuntimeFailure, H5Pcreate(H5P_FILE_ACCESS), "file access list"));
-  ARCHON_HDF5(RuntimeFailure,
-              H5Pset_libver_bounds(list.get(), H5F_LIBVER_EARLIEST, H5F_LIBVER_V110),
-              "file format bounds");
-  return list;
-}
 
 Handle open_file(const std::string& path, unsigned mode) {
   silence_error_printing();
@@ -66,15 +57,6 @@ std::vector<int64_t> extents(hid_t space) {
   std::vector<hsize_t> dims(std::max(0, H5Sget_simple_extent_ndims(space)));
   H5Sget_simple_extent_dims(space, dims.data(), nullptr);
   return {dims.begin(), dims.end()};
-}
-
-Handle make_space(at::IntArrayRef shape) {
-  if (shape.empty())
-    return Handle(ARCHON_HDF5(RuntimeFailure, H5Screate(H5S_SCALAR), "scalar dataspace"));
-  const std::vector<hsize_t> dims(shape.begin(), shape.end());
-  return Handle(ARCHON_HDF5(RuntimeFailure,
-                            H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr),
-                            "dataspace of shape [{}]", fmt::join(shape, ", ")));
 }
 
 /// Selects rows [begin, begin + block[0]) of a dataset.
@@ -200,25 +182,6 @@ void ensure_row_shape(const std::string& file_path, const DatasetInfo& info,
                 fmt::join(rows.sizes(), ", "), info.path, fmt::join(shape, ", "));
 }
 
-Handle dataset_properties() {
-  Handle list(ARCHON_HDF5(RuntimeFailure, H5Pcreate(H5P_DATASET_CREATE), "dataset list"));
-  // Equal contents make equal files.
-  ARCHON_HDF5(RuntimeFailure, H5Pset_obj_track_times(list.get(), false), "dataset times");
-  return list;
-}
-
-Handle create_dataset(hid_t file, const std::string& file_path, const std::string& path,
-                      at::ScalarType dtype, hid_t space, hid_t properties) {
-  const Handle type = make_type(stored_type(dtype));
-  const Handle link(ARCHON_HDF5(RuntimeFailure, H5Pcreate(H5P_LINK_CREATE), "link list"));
-  ARCHON_HDF5(RuntimeFailure, H5Pset_create_intermediate_group(link.get(), 1), "link list");
-  ARCHON_HDF5(RuntimeFailure, H5Pset_char_encoding(link.get(), H5T_CSET_UTF8), "link list");
-  return Handle(ARCHON_HDF5(
-      RuntimeFailure,
-      H5Dcreate2(file, path.c_str(), type.get(), space, link.get(), properties, H5P_DEFAULT),
-      "{}: cannot make the dataset {}", file_path, path));
-}
-
 /// Whole rows, as many as make a chunk of moderate size.
 std::vector<hsize_t> chunk_shape(at::IntArrayRef row_shape, at::ScalarType dtype) {
   std::vector<hsize_t> chunk{0};
@@ -266,8 +229,12 @@ hid_t Handle::release() { return std::exchange(id_, H5I_INVALID_HID); }
 File File::open(const std::string& path) { return File(open_file(path, H5F_ACC_RDONLY), path); }
 
 File File::create(const std::string& path, const std::string& schema, int schema_version) {
+  return create(path, schema, schema_version, access_properties());
+}
+
+File File::create(const std::string& path, const std::string& schema, int schema_version,
+                  const Handle& access) {
   silence_error_printing();
-  const Handle access = access_properties();
   File file(Handle(ARCHON_HDF5(RuntimeFailure,
                                H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()),
                                "cannot make the HDF5 file {}", path)),
@@ -346,13 +313,24 @@ void File::write(const std::string& dataset, const at::Tensor& tensor) {
   const std::string path = absolute(dataset);
   const at::Tensor host = writable(tensor);
   const Handle space = make_space(host.sizes());
-  Handle id = create_dataset(id_.get(), path_, path, host.scalar_type(), space.get(),
-                             dataset_properties().get());
+  Handle id = create_dataset(id_.get(), path_, path, make_type(host.scalar_type()).get(),
+                             space.get(), dataset_properties().get());
   write_and_close(path_, path, std::move(id), H5S_ALL, host);
 }
 
 void File::write_scalar(const std::string& dataset, double value) {
   write(dataset, at::scalar_tensor(value, at::kDouble));
+}
+
+void File::write_string(const std::string& dataset, const std::string& text) {
+  const std::string path = absolute(dataset);
+  const Handle type = string_type(), space = make_space({});
+  const Handle id = create_dataset(id_.get(), path_, path, type.get(), space.get(),
+                                   dataset_properties().get());
+  const char* characters = text.c_str();
+  ARCHON_HDF5(RuntimeFailure,
+              H5Dwrite(id.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, &characters),
+              "{}: cannot write {}", path_, path);
 }
 
 void File::create_rows(const std::string& dataset, const std::vector<int64_t>& row_shape,
@@ -370,7 +348,8 @@ void File::create_rows(const std::string& dataset, const std::vector<int64_t>& r
   }
   const Handle space(ARCHON_HDF5(RuntimeFailure, H5Screate_simple(rank, dims.data(), limits.data()),
                                  "{}: shape of {}", path_, dataset));
-  create_dataset(id_.get(), path_, absolute(dataset), dtype, space.get(), properties.get());
+  create_dataset(id_.get(), path_, absolute(dataset), make_type(stored_type(dtype)).get(),
+                 space.get(), properties.get());
 }
 
 void File::append_rows(const std::string& dataset, const at::Tensor& rows) {

@@ -2,6 +2,7 @@
 
 #include "archon/io/hdf5.hpp"
 #include "hdf5_check.hpp"
+#include "hdf5_objects.hpp"
 
 namespace archon::h5 {
 namespace {
@@ -9,13 +10,6 @@ namespace {
 Handle open_object(hid_t file, const std::string& file_path, const std::string& object) {
   return Handle(ARCHON_HDF5(InputError, H5Oopen(file, object.c_str(), H5P_DEFAULT),
                             "{}: cannot open {}", file_path, object));
-}
-
-Handle string_type() {
-  Handle type(ARCHON_HDF5(RuntimeFailure, H5Tcopy(H5T_C_S1), "string type"));
-  ARCHON_HDF5(RuntimeFailure, H5Tset_size(type.get(), H5T_VARIABLE), "string type");
-  ARCHON_HDF5(RuntimeFailure, H5Tset_cset(type.get(), H5T_CSET_UTF8), "string type");
-  return type;
 }
 
 void write_attribute(const std::string& file_path, hid_t object, const std::string& name,
@@ -81,6 +75,10 @@ void File::set_attribute(const std::string& object, const std::string& name,
 
 void File::set_attribute(const std::string& object, const std::string& name, int64_t value) {
   write_attribute(path_, open_object(id_.get(), path_, object).get(), name, H5T_STD_I64LE, &value);
+}
+
+void File::set_attribute(const std::string& object, const std::string& name, uint64_t value) {
+  write_attribute(path_, open_object(id_.get(), path_, object).get(), name, H5T_STD_U64LE, &value);
 }
 
 void File::set_attribute(const std::string& object, const std::string& name, double value) {

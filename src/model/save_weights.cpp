@@ -50,14 +50,17 @@ std::string updated_config(const HfConfig& hf, at::ScalarType dtype) {
 
 }  // namespace
 
-void write_hf_companions(const HfConfig& hf, const std::string& source_folder,
-                         const std::string& folder, at::ScalarType dtype) {
+std::vector<std::string> write_hf_companions(const HfConfig& hf, const std::string& source_folder,
+                                             const std::string& folder, at::ScalarType dtype) {
+  std::vector<std::string> written = {"config.json"};
   write_text_file((fs::path(folder) / "config.json").string(), updated_config(hf, dtype));
   for (const char* name : kCompanions) {
     const fs::path source = fs::path(source_folder) / name;
     if (!fs::is_regular_file(source)) continue;
     write_text_file((fs::path(folder) / name).string(), read_text_file(source.string()));
+    written.emplace_back(name);
   }
+  return written;
 }
 
 namespace {

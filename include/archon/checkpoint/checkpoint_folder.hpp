@@ -19,7 +19,8 @@ struct CheckpointEntry {
 std::string checkpoint_name(int64_t step);
 
 /// The complete checkpoints in `folder` (OUTPUT/checkpoints), newest first; empty where there is no
-/// such folder. Complete: the manifest is whole, and every file it lists is there in its size.
+/// such folder. Complete: the manifest is whole, and every file it lists is there in its size. Why
+/// others are not is logged as a warning. InputError when the folder cannot be read.
 std::vector<CheckpointEntry> list_checkpoints(const std::string& folder);
 
 /// What `path` names as a checkpoint: a step folder, an output folder or its checkpoints/ (the

@@ -21,8 +21,11 @@ struct LoadedModel {
 ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory);
 
 /// Reads the config, builds the model, applies the architecture's hooks (tp, then cp), activation
-/// checkpointing and sharding, allocates this rank's shares and fills them from the folder's
-/// weights. `mesh` must outlive the model.
+/// checkpointing and sharding, and allocates this rank's shares, whose values are undefined. `mesh`
+/// must outlive the model.
+LoadedModel allocate_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype,
+                           const MemoryOptions& memory = {});
+/// The same, filled from the folder's weights.
 LoadedModel load_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype,
                        const MemoryOptions& memory = {});
 

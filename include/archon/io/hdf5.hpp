@@ -76,6 +76,8 @@ class File {
   /// Writes a new dataset; groups on the way are made. A 0-d tensor becomes a scalar dataset.
   void write(const std::string& dataset, const at::Tensor& tensor);
   void write_scalar(const std::string& dataset, double value);
+  /// A scalar dataset of one UTF-8 string.
+  void write_string(const std::string& dataset, const std::string& text);
   /// Makes a chunked dataset of `row_shape` rows, 0 of them at first and without limit, or,
   /// with `rows`, a contiguous one of that many rows that are written later.
   void create_rows(const std::string& dataset, const std::vector<int64_t>& row_shape,
@@ -86,14 +88,20 @@ class File {
 
   void set_attribute(const std::string& object, const std::string& name, const std::string& value);
   void set_attribute(const std::string& object, const std::string& name, int64_t value);
+  void set_attribute(const std::string& object, const std::string& name, uint64_t value);
   void set_attribute(const std::string& object, const std::string& name, double value);
   std::optional<std::string> string_attribute(const std::string& object,
                                               const std::string& name) const;
   std::optional<double> number_attribute(const std::string& object, const std::string& name) const;
 
   void flush();
+  /// For what this class does not offer.
+  hid_t id() const { return id_.get(); }
 
  private:
+  friend class FileLayout;
+  static File create(const std::string& path, const std::string& schema, int schema_version,
+                     const Handle& access);
   File(Handle id, std::string path) : id_(std::move(id)), path_(std::move(path)) {}
   Handle id_;
   std::string path_;

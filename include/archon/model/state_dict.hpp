@@ -51,9 +51,9 @@ void for_each_whole_tensor(const Model& model, const StateDictAdapter& adapter, 
 
 /// Writes what a HuggingFace folder holds besides weights: config.json from `hf`, with its "dtype"
 /// or "torch_dtype" set to `dtype`, and those files of the tokenizer, the chat template and the
-/// generation settings that `source_folder` has.
-void write_hf_companions(const HfConfig& hf, const std::string& source_folder,
-                         const std::string& folder, at::ScalarType dtype);
+/// generation settings that `source_folder` has. Their names.
+std::vector<std::string> write_hf_companions(const HfConfig& hf, const std::string& source_folder,
+                                             const std::string& folder, at::ScalarType dtype);
 
 /// Writes a HuggingFace folder: the masters as weights in `dtype`, in several files when they
 /// exceed `max_shard_bytes`, and the companions of `source_folder`. Collective over the mesh;

@@ -1,0 +1,198 @@
+#include "archon/checkpoint/checkpoint_folder.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <system_error>
+
+#include "archon/base/error.hpp"
+#include "archon/base/log.hpp"
+#include "archon/io/files.hpp"
+#include "manifest.hpp"
+
+namespace archon {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kFolderName = "checkpoints";
+constexpr const char* kLatestName = "latest";
+constexpr const char* kStepPrefix = "step-";
+
+/// Sees a checkpoint that cannot be used, and why.
+using OnIncomplete = std::function<void(const std::string& folder, const std::string& why)>;
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+bool is_folder(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
+}
+
+bool is_file(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored);
+}
+
+std::string name_of(const fs::path& path) { return path.filename().string(); }
+
+/// Names in a folder; none where there is no such folder.
+std::vector<std::string> names_in(const std::string& folder) {
+  std::vector<std::string> names;
+  if (!is_there(folder)) return names;
+  try {
+    for (const auto& item : fs::directory_iterator(folder)) names.push_back(name_of(item.path()));
+  } catch (const fs::filesystem_error& error) {
+    throw InputError(fmt::format("cannot list {}: {}", folder, error.code().message()));
+  }
+  return names;
+}
+
+std::vector<CheckpointEntry> complete_checkpoints(const std::string& folder,
+                                                  const OnIncomplete& on_incomplete) {
+  std::vector<CheckpointEntry> found;
+  for (const std::string& name : names_in(folder)) {
+    if (!name.starts_with(kStepPrefix)) continue;
+    const std::string path = folder + "/" + name;
+    try {
+      const int64_t step = read_complete_manifest(path).step;
+      ARCHON_VALIDATE(name == checkpoint_name(step), "its manifest is that of step {}", step);
+      found.push_back({step, path});
+    } catch (const InputError& error) {
+      on_incomplete(path, error.what());
+    }
+  }
+  std::ranges::sort(found, std::greater<>(), &CheckpointEntry::step);
+  return found;
+}
+
+/// What `latest` names, if there is such a file.
+std::optional<std::string> latest_name(const std::string& folder) {
+  if (!is_there(folder + "/" + kLatestName)) return {};
+  std::string text = read_text_file(folder + "/" + kLatestName);
+  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
+  return text;
+}
+
+CheckpointEntry checkpoint_in(const std::string& folder) {
+  return {read_complete_manifest(folder).step, folder};
+}
+
+CheckpointEntry newest_in(const std::string& folder) {
+  const std::vector<CheckpointEntry> all = list_checkpoints(folder);
+  ARCHON_VALIDATE(!all.empty(),
+                  "{} holds no complete checkpoint; archon inspect tells what is "
+                  "wrong with one of them",
+                  folder);
+  return all.front();
+}
+
+/// Also what is left of one: something in it tells what it was.
+bool is_checkpoint(const fs::path& path) {
+  return is_there(path / kManifestName) || is_there(path / kIndexName);
+}
+
+void rename_path(const std::string& from, const std::string& to) {
+  ARCHON_ENSURE(std::rename(from.c_str(), to.c_str()) == 0, "cannot rename {} to {}: {}", from, to,
+                std::strerror(errno));
+}
+
+void remove_tree(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  ARCHON_ENSURE(!error, "cannot remove {}: {}", path, error.message());
+}
+
+/// A name that no checkpoint has.
+std::string hidden(const std::string& folder, const std::string& name) {
+  return folder + "/." + name + ".old";
+}
+
+/// Takes a checkpoint's name away first: it must not look whole while it is being removed.
+void hide(const std::string& folder, const std::string& name) {
+  remove_tree(hidden(folder, name));
+  rename_path(folder + "/" + name, hidden(folder, name));
+}
+
+/// What an interrupted save, or write of `latest`, leaves.
+bool is_leftover(const std::string& name) {
+  return name.starts_with('.') || name == std::string(kLatestName) + ".tmp";
+}
+
+template <class Action>
+void log_failure(const Action& action) {
+  try {
+    action();
+  } catch (const std::exception& error) {
+    log::warning("an old checkpoint stays: {}", error.what());
+  }
+}
+
+}  // namespace
+
+std::string checkpoint_name(int64_t step) { return fmt::format("{}{:08}", kStepPrefix, step); }
+
+std::vector<CheckpointEntry> list_checkpoints(const std::string& folder) {
+  return complete_checkpoints(folder, [](const std::string& path, const std::string& why) {
+    log::warning("the checkpoint {} is not complete: {}", path, why);
+  });
+}
+
+std::optional<CheckpointEntry> find_checkpoint(const std::string& path) {
+  fs::path at = fs::path(path).lexically_normal();
+  if (at.filename().empty()) at = at.parent_path();  // "run/" is "run"
+  if (name_of(at) == kLatestName && is_file(at)) {
+    const std::string folder = parent_folder(at.string());
+    return checkpoint_in(folder + "/" + latest_name(folder).value());
+  }
+  if (!is_folder(at)) return {};
+  if (is_checkpoint(at)) return checkpoint_in(at.string());
+  if (is_there(at / "config.json")) return {};
+  if (is_folder(at / kFolderName)) return newest_in((at / kFolderName).string());
+  const bool holds_some = name_of(at) == kFolderName ||
+                          std::ranges::any_of(names_in(at.string()), [](const auto& name) {
+                            return name.starts_with(kStepPrefix);
+                          });
+  if (holds_some) return newest_in(at.string());
+  return {};
+}
+
+void publish_checkpoint(const std::string& written, const std::string& folder, int64_t step) {
+  const std::string name = checkpoint_name(step), target = folder + "/" + name;
+  const bool replaces = is_there(target);
+  if (replaces) hide(folder, name);
+  try {
+    rename_path(written, target);
+  } catch (const RuntimeFailure&) {
+    if (replaces) std::rename(hidden(folder, name).c_str(), target.c_str());
+    throw;
+  }
+  sync_path(folder);
+  write_text_file(folder + "/" + kLatestName, name + "\n");
+  if (replaces) log_failure([&] { remove_tree(hidden(folder, name)); });
+}
+
+void prune_checkpoints(const std::string& folder, int64_t keep) {
+  log_failure([&] {
+    const auto all = complete_checkpoints(folder, [](const auto&, const auto&) {});
+    const std::string latest = latest_name(folder).value_or("");
+    for (std::size_t i = 0; keep > 0 && i < all.size(); ++i) {
+      const std::string name = checkpoint_name(all[i].step);
+      if (static_cast<int64_t>(i) >= keep && name != latest)
+        log_failure([&] { hide(folder, name); });
+    }
+    for (const std::string& name : names_in(folder))
+      if (is_leftover(name)) log_failure([&] { remove_tree(folder + "/" + name); });
+  });
+}
+
+}  // namespace archon

@@ -1,0 +1,102 @@
+#pragma once
+
+#include <ATen/ops/arange.h>
+#include <fmt/format.h>
+
+#include <boost/test/unit_test.hpp>
+#include <filesystem>
+#include <map>
+#include <optional>
+
+#include "archon/checkpoint/checkpoint_writer.hpp"
+#include "archon/engine/train_step.hpp"
+#include "support/model_cases.hpp"
+#include "support/mpi_main.hpp"
+#include "support/temporary_folder.hpp"
+
+namespace archon::test {
+
+/// A folder that all ranks of the test know; removed by the lowest.
+class SharedFolder {
+ public:
+  explicit SharedFolder(const Communicator& world) : world_(world) {
+    if (world.rank() == 0) owned_.emplace();
+    path_ = world.broadcast(owned_ ? owned_->path() : "", 0);
+  }
+  ~SharedFolder() { world_.barrier(); }
+  const std::string& path() const { return path_; }
+
+ private:
+  const Communicator& world_;
+  std::optional<TemporaryFolder> owned_;
+  std::string path_;
+};
+
+/// Model and optimizer of a run whose every element of masters and moments is a number of its own.
+struct SavedRun {
+  SavedRun(const std::string& name, const MeshShape& shape, ShardMode mode,
+           OptimizerKind kind = OptimizerKind::adamw)
+      : mesh(shape, MPI_COMM_WORLD),
+        loaded(load_model(golden_folder(name) + "/model", mesh, at::kFloat, {.shard = mode})) {
+    TrainOptions options;
+    options.optimizer = kind;
+    optimizer = make_optimizer(options, *loaded.model, loaded.spec->adapter);
+    fill(1);
+  }
+
+  /// Every element becomes another number, the same on all ranks that hold it.
+  void fill(int64_t round) {
+    auto state = optimizer->state();
+    int64_t number = 0;
+    for (const Parameter* parameter : loaded.model->parameters())
+      for (std::size_t part = 0; part < parameter->parts().size(); ++part, ++number) {
+        const bool replicated = parameter->placement() == TpPlacement::replicated;
+        const int64_t tp = replicated ? 0 : mesh.tp_rank();
+        const Range elements = parameter->part_elements(part);
+        const Range mine = intersect(elements, parameter->owned());
+        const at::Tensor own = at::arange(mine.begin - elements.begin, mine.end - elements.begin,
+                                          at::kFloat)
+                                   .add(static_cast<double>(100000 * (number % 50) + 10000 * tp))
+                                   .mul(static_cast<double>(round));
+        parameter->owned_part(parameter->master(), part).copy_(own);
+        const std::string hf = loaded.spec->adapter.to_hf(parameter->parts()[part].name);
+        for (auto& [kind, tensor] : state[hf])
+          tensor.copy_(own.view_as(tensor).mul(kind == "exp_avg" ? 0.5 : 0.25));
+      }
+    optimizer->set_steps(round);
+  }
+
+  CheckpointWriter writer(const std::string& folder, const CheckpointOptions& options = {}) {
+    return CheckpointWriter(folder, options, *loaded.model, *optimizer, loaded.spec->adapter,
+                            loaded.folder, mesh);
+  }
+
+  /// Every tensor by its path in a checkpoint, whole, on all ranks: what must come back.
+  std::map<std::string, at::Tensor> tensors() const {
+    std::map<std::string, at::Tensor> whole;
+    auto state = optimizer->state();
+    for (const Parameter* parameter : loaded.model->parameters())
+      for (std::size_t part = 0; part < parameter->parts().size(); ++part) {
+        const std::string name = loaded.spec->adapter.to_hf(parameter->parts()[part].name);
+        whole["/parameters/" + name] = gather_part(*parameter, part, parameter->master(), mesh);
+        for (const auto& [kind, tensor] : state[name])
+          whole["/optimizer/" + kind + "/" + name] =
+              gather_part(*parameter, part, padded(*parameter, part, tensor), mesh);
+      }
+    return whole;
+  }
+
+  Mesh mesh;
+  LoadedModel loaded;
+  std::unique_ptr<Optimizer> optimizer;
+
+ private:
+  /// A part's state at its place among what this rank owns of the parameter.
+  static at::Tensor padded(const Parameter& parameter, std::size_t part, const at::Tensor& state) {
+    at::Tensor owned = parameter.master().clone();
+    parameter.owned_part(owned, part).copy_(state.view({-1}));
+    return owned;
+  }
+};
+
+}  // namespace archon::test
