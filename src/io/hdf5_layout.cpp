@@ -1,12 +1,14 @@
 #include "archon/io/hdf5_layout.hpp"
 
+#include <fcntl.h>
 #include <fmt/ranges.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 
 #include "archon/base/error.hpp"
@@ -15,12 +17,14 @@
 #include "hdf5_types.hpp"
 
 namespace archon::h5 {
+namespace fs = std::filesystem;
 namespace {
 
-int make_memory_file() {
-  const int descriptor = ::memfd_create("archon-hdf5", MFD_CLOEXEC);
-  ARCHON_ENSURE(descriptor >= 0, "cannot make a file in memory: {}", std::strerror(errno));
-  return descriptor;
+/// HDF5 must open it by name, which a file of memfd_create does not have.
+std::string memory_file_template() {
+  std::error_code ignored;
+  const bool shm = fs::is_directory("/dev/shm", ignored);
+  return ((shm ? fs::path("/dev/shm") : fs::temp_directory_path()) / "archon-layout-XXXXXX");
 }
 
 /// Room is taken at the end of the file, in the order of the datasets.
@@ -59,9 +63,11 @@ int64_t elements_of(const std::vector<int64_t>& shape) {
 }  // namespace
 
 FileLayout::FileLayout(const std::string& schema, int schema_version)
-    : descriptor_(make_memory_file()) {
-  file_ = File::create(fmt::format("/proc/self/fd/{}", descriptor_), schema, schema_version,
-                       layout_access());
+    : path_(memory_file_template()), descriptor_(::mkostemp(path_.data(), O_CLOEXEC)) {
+  ARCHON_ENSURE(descriptor_ >= 0, "cannot make a file in memory at {}: {}", path_,
+                std::strerror(errno));
+  file_ = File::create(path_, schema, schema_version, layout_access());
+  ::unlink(path_.c_str());  // it lives on while it is open
 }
 
 FileLayout::~FileLayout() {

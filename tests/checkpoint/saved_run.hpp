@@ -37,7 +37,7 @@ struct SavedRun {
   SavedRun(const std::string& name, const MeshShape& shape, ShardMode mode,
            OptimizerKind kind = OptimizerKind::adamw)
       : mesh(shape, MPI_COMM_WORLD),
-        loaded(load_model(golden_folder(name) + "/model", mesh, at::kFloat, {.shard = mode})) {
+        loaded(load_model(golden_folder(name) + "/model", mesh, at::kFloat, {.shard = mode, .activations = {}})) {
     TrainOptions options;
     options.optimizer = kind;
     optimizer = make_optimizer(options, *loaded.model, loaded.spec->adapter);

@@ -47,6 +47,7 @@ class FileLayout {
   struct Room {
     int64_t offset, bytes;
   };
+  std::string path_;
   int descriptor_;
   std::optional<File> file_;
   std::vector<Room> reserved_;
