@@ -61,8 +61,7 @@ void Checkpointing::tell(const CheckpointResult& result) {
   progress_.interrupt();
   last_ = result;
   if (!result.complete) {
-    log::warning("no checkpoint of step {}: {}; the newest good one is {}", result.step,
-                 result.failure, newest_.empty() ? "none: there was no other" : newest_);
+    log::warning("no checkpoint of step {}: {}; {}", result.step, result.failure, good_one());
     return;
   }
   newest_ = result.folder;
@@ -81,8 +80,12 @@ void Checkpointing::finish() {
 
 void Checkpointing::ensure_saved() const {
   ARCHON_ENSURE(last_.step == 0 || last_.complete,
-                "the last checkpoint, of step {}, was not written: {}; the newest good one is {}",
-                last_.step, last_.failure, newest_.empty() ? "none: there was no other" : newest_);
+                "the last checkpoint, of step {}, was not written: {}; {}", last_.step,
+                last_.failure, good_one());
+}
+
+std::string Checkpointing::good_one() const {
+  return newest_.empty() ? "there is none yet" : "the newest good one is " + newest_;
 }
 
 }  // namespace archon

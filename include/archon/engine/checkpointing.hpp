@@ -40,6 +40,7 @@ class Checkpointing {
   using Clock = std::chrono::steady_clock;
   void save(int64_t step, const std::function<Json()>& state);
   void tell(const CheckpointResult& result);
+  std::string good_one() const;
 
   const SaveOptions& options_;
   std::string folder_;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <iosfwd>
+#include <optional>
 #include <string>
 
 #include "archon/comm/mpi.hpp"
@@ -28,5 +29,10 @@ void run_forward(const ForwardOptions& options, MpiEnvironment& mpi);
 /// and needs no MPI. `config_file` is a HuggingFace config.json.
 void run_init(const std::string& config_file, std::uint64_t seed, const std::string& output,
               at::ScalarType dtype, std::int64_t max_shard_bytes);
+
+/// Writes the weights of the checkpoint that `path` names as a HuggingFace folder; without `dtype`
+/// in the type that its config names. Runs in this process alone and needs no MPI.
+void run_export(const std::string& path, const std::string& output,
+                std::optional<at::ScalarType> dtype, std::int64_t max_shard_bytes);
 
 }  // namespace archon

@@ -6,6 +6,7 @@
 #include "archon/base/error.hpp"
 #include "archon/data/dataset.hpp"
 #include "archon/data/sampler.hpp"
+#include "archon/engine/loaded_model.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "command.hpp"
 #include "table.hpp"
@@ -135,7 +136,7 @@ class PlanCommand : public LocalCommand {
     RunOptions& run = train_.run;
     options.group("Model and batch");
     options.require("model", text(run.model, "DIR|FILE"),
-                    "HuggingFace folder, or its config.json; weights are not needed");
+                    "HuggingFace folder, its config.json, or checkpoint; weights are not needed");
     options.add("data", text(run.data, "FILE"),
                 "HDF5 token dataset whose lengths to plan with (its first step); without it every "
                 "sequence has --max-sequence tokens");
@@ -263,7 +264,7 @@ class PlanCommand : public LocalCommand {
 
   int run() override {
     load_plugins(plugins_);
-    const HfConfig hf = HfConfig::read(train_.run.model);
+    const HfConfig hf = HfConfig::read(model_folder(train_.run.model));
     const ModelSpec& spec = ModelRegistry::instance().find(hf.model_type());
     const DecoderConfig config = spec.parse_config(hf);
     return mesh_given() ? plan_mesh(spec, config) : list_meshes(spec, config);
