@@ -3,18 +3,20 @@
 #include <fmt/ranges.h>
 
 #include <filesystem>
+#include <set>
 
 #include "archon/base/error.hpp"
 #include "archon/checkpoint/checkpoint_folder.hpp"
+#include "archon/io/files.hpp"
 #include "archon/io/safetensors.hpp"
 #include "manifest.hpp"
 #include "owned_pieces.hpp"
+#include "saved_boxes.hpp"
 
 namespace archon {
 namespace {
 
 constexpr const char* kCheckpointSchema = "archon.checkpoint";
-constexpr std::size_t kMostGapsInMessage = 8;
 
 class Hdf5Source : public TensorSource {
  public:
@@ -41,14 +43,7 @@ class CheckpointSource : public Hdf5Source {
  public:
   CheckpointSource(h5::File index, bool as_weights)
       : Hdf5Source(std::move(index)), as_weights_(as_weights) {
-    std::vector<std::string> gaps = file_.virtual_gaps();
-    const std::size_t more = gaps.size() - std::min(gaps.size(), kMostGapsInMessage);
-    gaps.resize(gaps.size() - more);
-    ARCHON_VALIDATE(gaps.empty(),
-                    "the checkpoint {} is not complete: {}{}; give one that is "
-                    "(archon inspect --verify tells)",
-                    file_.path(), fmt::join(gaps, "; "),
-                    more > 0 ? fmt::format("; and {} more", more) : "");
+    check_sources();
   }
 
   std::map<std::string, h5::DatasetInfo> list() const override {
@@ -64,6 +59,29 @@ class CheckpointSource : public Hdf5Source {
   }
 
  private:
+  /// HDF5 reads NaN where a shard, or a dataset in it, is missing.
+  void check_sources() const {
+    std::map<std::string, std::set<std::string>> needed;  // datasets by file
+    for (const auto& [path, info] : list())
+      for (const SavedBox& saved : saved_boxes(file_, info))
+        needed[saved.file].insert(saved.dataset);
+    const std::string folder = parent_folder(file_.path());
+    std::vector<std::string> missing;
+    for (const auto& [name, datasets] : needed) {
+      if (name == kIndexName) continue;
+      const std::string path = folder + "/" + name;
+      if (!std::filesystem::exists(path)) {
+        missing.push_back(name);
+        continue;
+      }
+      const h5::File shard = h5::File::open(path);
+      for (const std::string& dataset : datasets)
+        if (!shard.has(dataset)) missing.push_back(fmt::format("{} of {}", dataset, name));
+    }
+    ARCHON_VALIDATE(missing.empty(), "the checkpoint {} is not complete: it lacks {}", folder,
+                    fmt::join(missing, ", "));
+  }
+
   bool as_weights_;  ///< parameters only, under the names of a HuggingFace folder
 };
 

@@ -60,9 +60,6 @@ class File {
   DatasetInfo info(const std::string& dataset) const;
   /// All datasets below `group`, sorted by path.
   std::vector<DatasetInfo> datasets(const std::string& group = "/") const;
-  /// What virtual datasets lack, in words: files, datasets in them, elements that none of them
-  /// holds. HDF5 itself reads fill values in their place. Empty when all is there.
-  std::vector<std::string> virtual_gaps() const;
 
   /// The whole dataset in its own type, or converted to `dtype`. Floats are not read as integers,
   /// and a value that does not fit `dtype` is an InputError, never clipped.
