@@ -1,8 +1,12 @@
 #include "archon/checkpoint/checkpoint_writer.hpp"
 
+#include <ATen/Parallel.h>
+#include <ATen/ops/full.h>
+#include <signal.h>
+
 #include <filesystem>
 #include <future>
-#include <optional>
+#include <span>
 #include <utility>
 
 #include "agreement.hpp"
@@ -15,6 +19,7 @@
 #include "owned_pieces.hpp"
 #include "raw_file.hpp"
 #include "shard_file.hpp"
+#include "single_file.hpp"
 
 namespace archon {
 namespace fs = std::filesystem;
@@ -44,6 +49,60 @@ void make_empty_folder(const std::string& path) {
   ARCHON_ENSURE(!error, "cannot make the folder {}: {}", path, error.message());
 }
 
+CheckpointOptions validated(const CheckpointOptions& options) {
+  const bool single = options.layout == CheckpointLayout::single;
+  ARCHON_VALIDATE(!single || !options.async,
+                  "checkpoints in a single file cannot be saved asynchronously: all ranks write it "
+                  "together through MPI, which only the training thread may use; choose the layout "
+                  "shards, or synchronous saves");
+  ARCHON_VALIDATE(options.compression >= 0 && options.compression <= 9,
+                  "checkpoint compression {} is no deflate level; choose 1 to 9, or 0 for none",
+                  options.compression);
+  ARCHON_VALIDATE(options.compression == 0 || !single,
+                  "checkpoints in a single file cannot be compressed: where an element lies must be "
+                  "known before it is written; choose the layout shards, or no compression");
+  ARCHON_VALIDATE(options.compression == 0 || !options.async,
+                  "compressed checkpoints cannot be saved asynchronously: HDF5, which compresses "
+                  "them, is not safe for a second thread; choose one of the two");
+  return options;
+}
+
+/// No signal is handled by threads that this one starts meanwhile: handlers belong to the training.
+class BlockedSignals {
+ public:
+  BlockedSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_BLOCK, &all, &before_);
+  }
+  ~BlockedSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  BlockedSignals(const BlockedSignals&) = delete;
+  BlockedSignals& operator=(const BlockedSignals&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+int64_t count_elements(const std::vector<OwnedPiece>& pieces) {
+  int64_t elements = 0;
+  for (const OwnedPiece& piece : pieces) elements += piece.elements.numel();
+  return elements;
+}
+
+/// Every piece's elements, one behind the other.
+void copy_elements(const std::vector<OwnedPiece>& pieces, float* to) {
+  at::parallel_for(0, count_elements(pieces), kChecksumBlock, [&](int64_t begin, int64_t end) {
+    int64_t at = 0;
+    for (const OwnedPiece& piece : pieces) {
+      const Range range = intersect(Range{begin, end}, Range{at, at + piece.elements.numel()});
+      if (range.size() > 0)
+        std::copy_n(piece.elements.const_data_ptr<float>() + (range.begin - at), range.size(),
+                    to + range.begin);
+      at += piece.elements.numel();
+    }
+  });
+}
+
 }  // namespace
 
 struct CheckpointWriter::State {
@@ -55,9 +114,13 @@ struct CheckpointWriter::State {
   void begin(int64_t step, const Json& trainer);
   CheckpointResult publish();
 
-  Part write_part(const std::string& index) const;
-  ManifestFile write_index(const std::string& bytes) const;
+  void start_shards(const std::string& trainer);
+  Part write_shards(const std::string& index_bytes) const;
+  Part write_single(const std::string& trainer) const;
+  ManifestFile write_own_shard() const;
+  void add_run_files(Part& part, const ManifestFile& index_file) const;
   void publish_parts(const std::vector<std::string>& parts) const;
+  std::string in_temporary(const std::string& name) const { return temporary + "/" + name; }
 
   const std::string folder, model_folder;
   const CheckpointOptions options;
@@ -67,6 +130,7 @@ struct CheckpointWriter::State {
   const std::vector<OwnedPiece> pieces;
   const CheckpointIndex index;  // on world rank 0
   const h5::FileImage shard;
+  const at::Tensor copy;  // float32 [elements of all pieces], asynchronous saves only
   RequestedFailure requested;
 
   // The save under way.
@@ -75,64 +139,91 @@ struct CheckpointWriter::State {
   std::future<Part> part;
 };
 
+// The copy is touched now, so that the first save does not wait for its pages.
 CheckpointWriter::State::State(std::string folder, const CheckpointOptions& options,
                                const Model& model, Optimizer& optimizer,
                                const StateDictAdapter& adapter, std::string model_folder,
                                const Mesh& mesh)
     : folder(std::move(folder)),
       model_folder(std::move(model_folder)),
-      options(options),
+      options(validated(options)),
       optimizer(optimizer),
       world(mesh.world()),
       hf(HfConfig::read(this->model_folder)),
       pieces(pieces_to_save(model, &optimizer, adapter, mesh)),
       index(gather_index(pieces, world)),
       shard(lay_out_shard(pieces)),
+      copy(options.async ? at::full({count_elements(pieces)}, 0.0, at::kFloat) : at::Tensor()),
       requested(world.rank()) {}
 
 void CheckpointWriter::State::begin(int64_t step_to_save, const Json& trainer) {
   step = step_to_save;
   temporary = fmt::format("{}/.{}.tmp", folder, checkpoint_name(step));
   requested.begin_save();
-  Part failed;
-  if (world.rank() == 0) failed.failure = attempt([&] { make_empty_folder(temporary); });
-  if (!agree_on_failure(world, failed.failure).empty()) {
-    part = std::async(std::launch::deferred, [failed] { return failed; });
-    return;
-  }
+  Part outcome;
+  if (world.rank() == 0) outcome.failure = attempt([&] { make_empty_folder(temporary); });
+  const bool ready = agree_on_failure(world, outcome.failure).empty();
+  const Json state = {{"optimizer_steps", optimizer.steps()}, {"trainer", trainer}};
+  if (ready && options.layout == CheckpointLayout::shards) return start_shards(state.dump());
+  if (ready) outcome = write_single(state.dump());
+  part = std::async(std::launch::deferred, [outcome] { return outcome; });
+}
+
+void CheckpointWriter::State::start_shards(const std::string& trainer) {
+  Part begun;
   std::string index_bytes;
-  if (world.rank() == 0) {
-    const Json state = {{"optimizer_steps", optimizer.steps()}, {"trainer", trainer}};
-    index_bytes = make_index(index, step, state.dump());
-  }
-  part = std::async(std::launch::deferred,
-                    [this, bytes = std::move(index_bytes)] { return write_part(bytes); });
+  if (world.rank() == 0)
+    begun.failure = attempt([&] { index_bytes = make_index(index, step, trainer); });
+  if (options.async) copy_elements(pieces, copy.mutable_data_ptr<float>());
+  const BlockedSignals blocked;
+  part = std::async(options.async ? std::launch::async : std::launch::deferred,
+                    [this, begun, bytes = std::move(index_bytes)] {
+                      return begun.failure.empty() ? write_shards(bytes) : begun;
+                    });
 }
 
-ManifestFile CheckpointWriter::State::write_index(const std::string& bytes) const {
-  RawFile file(temporary + "/" + kIndexName, requested);
-  file.write(bytes.data(), bytes.size());
-  return file.finish();
-}
-
-Part CheckpointWriter::State::write_part(const std::string& index_bytes) const {
+Part CheckpointWriter::State::write_shards(const std::string& index_bytes) const {
+  const TraceSpan span("checkpoint files");
   Part written;
   written.failure = attempt([&] {
-    std::vector<std::span<const float>> elements;
-    for (const OwnedPiece& piece : pieces)
-      elements.emplace_back(piece.elements.const_data_ptr<float>(), piece.elements.numel());
-    if (!pieces.empty())
-      written.files.push_back(write_shard(temporary + "/" + shard_name(world.rank()), shard,
-                                          elements, requested));
+    if (!pieces.empty()) written.files.push_back(write_own_shard());
     if (world.rank() != 0) return;
-    written.files.push_back(write_index(index_bytes));
-    for (const std::string& name : write_hf_companions(hf, model_folder, temporary, at::kFloat)) {
-      ManifestFile file{name};
-      file.xxh3_64 = xxh3_64_of_file(temporary + "/" + name, &file.bytes);
-      written.files.push_back(file);
-    }
+    RawFile file(in_temporary(kIndexName), RawFile::Mode::create, requested);
+    file.write(index_bytes.data(), index_bytes.size());
+    add_run_files(written, file.finish());
   });
   return written;
+}
+
+ManifestFile CheckpointWriter::State::write_own_shard() const {
+  const std::string path = in_temporary(shard_name(world.rank()));
+  if (options.compression > 0)
+    return write_compressed_shard(path, pieces, options.compression, requested);
+  const float* next = options.async ? copy.const_data_ptr<float>() : nullptr;
+  std::vector<std::span<const float>> elements;
+  for (const OwnedPiece& piece : pieces) {
+    const auto count = static_cast<std::size_t>(piece.elements.numel());
+    elements.emplace_back(next ? next : piece.elements.const_data_ptr<float>(), count);
+    if (next) next += count;
+  }
+  return write_shard(path, shard, elements, requested);
+}
+
+Part CheckpointWriter::State::write_single(const std::string& trainer) const {
+  Part written;
+  ManifestFile file;
+  written.failure = write_single_file(in_temporary(kIndexName), index, pieces, step, trainer, world,
+                                      requested, file);
+  if (written.failure.empty() && world.rank() == 0)
+    written.failure = attempt([&] { add_run_files(written, file); });
+  return written;
+}
+
+/// Rank 0's: the index, and what makes the folder one that --model takes.
+void CheckpointWriter::State::add_run_files(Part& written, const ManifestFile& index_file) const {
+  written.files.push_back(index_file);
+  for (const std::string& name : write_hf_companions(hf, model_folder, temporary, at::kFloat))
+    written.files.push_back(entry_of(in_temporary(name)));
 }
 
 CheckpointResult CheckpointWriter::State::publish() {

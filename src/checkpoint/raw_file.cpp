@@ -19,6 +19,10 @@ namespace {
 /// file is synced.
 constexpr int64_t kStartBytes = int64_t{32} << 20;
 
+std::string name_of(const std::string& path) {
+  return std::filesystem::path(path).filename().string();
+}
+
 }  // namespace
 
 RequestedFailure::RequestedFailure(int rank) {
@@ -37,10 +41,16 @@ void RequestedFailure::check(const char* kind, const std::string& path) const {
                                     std::strerror(kind_ == "space" ? ENOSPC : EIO)));
 }
 
-RawFile::RawFile(std::string path, const RequestedFailure& requested)
+void RequestedFailure::check_write(const std::string& path) const {
+  check("space", path);
+  check("write", path);
+}
+
+RawFile::RawFile(std::string path, Mode mode, const RequestedFailure& requested)
     : path_(std::move(path)), requested_(requested) {
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  ARCHON_ENSURE(descriptor_ >= 0, "cannot make {}: {}", path_, std::strerror(errno));
+  const int create = mode == Mode::create ? O_CREAT | O_EXCL : 0;
+  descriptor_ = ::open(path_.c_str(), O_RDWR | O_CLOEXEC | create, 0666);
+  ARCHON_ENSURE(descriptor_ >= 0, "cannot open {}: {}", path_, std::strerror(errno));
 }
 
 RawFile::~RawFile() {
@@ -48,21 +58,41 @@ RawFile::~RawFile() {
 }
 
 void RawFile::write(const void* bytes, std::size_t count) {
-  requested_.check("space", path_);
-  requested_.check("write", path_);
+  requested_.check_write(path_);
   sum_.add(bytes, count);
   const char* next = static_cast<const char*>(bytes);
   while (count > 0) {
-    const ssize_t done = ::write(descriptor_, next, count);
+    const ssize_t done = ::pwrite(descriptor_, next, count, at_);
     if (done < 0 && errno == EINTR) continue;
     ARCHON_ENSURE(done >= 0, "cannot write {}: {}", path_, std::strerror(errno));
     next += done;
     count -= static_cast<std::size_t>(done);
-    written_ += done;
+    at_ += done;
   }
-  if (written_ - started_ < kStartBytes) return;
-  ::sync_file_range(descriptor_, started_, written_ - started_, SYNC_FILE_RANGE_WRITE);
-  started_ = written_;
+  if (at_ - started_ < kStartBytes) return;
+  ::sync_file_range(descriptor_, started_, at_ - started_, SYNC_FILE_RANGE_WRITE);
+  started_ = at_;
+}
+
+void RawFile::read(void* bytes, std::size_t count) {
+  char* next = static_cast<char*>(bytes);
+  for (std::size_t left = count; left > 0;) {
+    const ssize_t done = ::pread(descriptor_, next, left, at_);
+    if (done < 0 && errno == EINTR) continue;
+    ARCHON_ENSURE(done > 0, "cannot read {}: {}", path_,
+                  done < 0 ? std::strerror(errno) : "it is too short");
+    next += done;
+    left -= static_cast<std::size_t>(done);
+    at_ += done;
+  }
+  sum_.add(bytes, count);
+}
+
+void RawFile::skip(int64_t bytes) {
+  if (::fallocate(descriptor_, 0, at_, bytes) != 0)
+    ARCHON_ENSURE(errno == EOPNOTSUPP || errno == ENOSYS, "cannot write {}: {}", path_,
+                  std::strerror(errno));
+  at_ += bytes;
 }
 
 ManifestFile RawFile::finish() {
@@ -70,7 +100,13 @@ ManifestFile RawFile::finish() {
   ARCHON_ENSURE(::fsync(descriptor_) == 0, "cannot sync {}: {}", path_, std::strerror(errno));
   ARCHON_ENSURE(::close(std::exchange(descriptor_, -1)) == 0, "cannot close {}: {}", path_,
                 std::strerror(errno));
-  return {std::filesystem::path(path_).filename().string(), written_, sum_.value()};
+  return {name_of(path_), at_, sum_.value()};
+}
+
+ManifestFile entry_of(const std::string& path) {
+  ManifestFile file{name_of(path)};
+  file.xxh3_64 = xxh3_64_of_file(path, &file.bytes);
+  return file;
 }
 
 }  // namespace archon

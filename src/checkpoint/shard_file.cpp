@@ -1,18 +1,15 @@
 #include "shard_file.hpp"
 
+#include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include "archon/io/files.hpp"
 
 namespace archon {
-
-std::string shard_name(int rank) { return fmt::format("shard-{:05}.h5", rank); }
-
-std::string checksum_path(const std::string& dataset) { return "/checksums" + dataset; }
-
 namespace {
-
-int64_t blocks_of(int64_t elements) { return (elements + kChecksumBlock - 1) / kChecksumBlock; }
 
 /// Calls `visit` with one block after the other.
 template <class Visit>
@@ -26,45 +23,61 @@ void for_each_block(std::span<const float> elements, const Visit& visit) {
 
 }  // namespace
 
-std::vector<uint64_t> block_checksums(std::span<const float> elements) {
-  std::vector<uint64_t> sums;
-  for_each_block(elements, [&](std::span<const float> block) {
-    sums.push_back(xxh3_64(block.data(), block.size_bytes()));
-  });
-  return sums;
+std::string shard_name(int rank) { return fmt::format("shard-{:05}.h5", rank); }
+
+std::string checksum_path(const std::string& dataset) { return "/checksums" + dataset; }
+
+void reserve_with_sums(h5::FileLayout& layout, const std::vector<RoomFor>& datasets) {
+  for (const RoomFor& dataset : datasets) layout.reserve(dataset.path, dataset.shape, at::kFloat);
+  for (const auto& [path, shape] : datasets) {
+    const int64_t elements =
+        std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+    layout.reserve(checksum_path(path), {(elements + kChecksumBlock - 1) / kChecksumBlock},
+                   at::kUInt64);
+  }
 }
 
 h5::FileImage lay_out_shard(const std::vector<OwnedPiece>& pieces) {
   h5::FileLayout layout("archon.checkpoint_shard", 1);
-  for (const OwnedPiece& piece : pieces)
-    layout.reserve(piece.path, {piece.elements.numel()}, at::kFloat);
-  for (const OwnedPiece& piece : pieces)
-    layout.reserve(checksum_path(piece.path), {blocks_of(piece.elements.numel())}, at::kUInt64);
+  std::vector<RoomFor> datasets;
+  for (const OwnedPiece& piece : pieces) datasets.push_back({piece.path, {piece.elements.numel()}});
+  reserve_with_sums(layout, datasets);
   return layout.finish();
 }
 
 ManifestFile write_shard(const std::string& path, const h5::FileImage& image,
                          const std::vector<std::span<const float>>& elements,
                          const RequestedFailure& requested) {
-  RawFile file(path, requested);
-  std::vector<std::vector<uint64_t>> sums(elements.size());
-  for (const h5::FileImage::Segment& segment : image.segments) {
-    if (segment.reserved < 0) {
-      file.write(segment.content.data(), segment.content.size());
-      continue;
-    }
-    const auto index = static_cast<std::size_t>(segment.reserved);
-    if (index < elements.size())
-      // One pass over memory: a block is summed while it is in the cache, then written.
-      for_each_block(elements[index], [&](std::span<const float> block) {
-        sums[index].push_back(xxh3_64(block.data(), block.size_bytes()));
-        file.write(block.data(), block.size_bytes());
-      });
-    else
-      file.write(sums[index - elements.size()].data(),
-                 sums[index - elements.size()].size() * sizeof(uint64_t));
-  }
+  RawFile file(path, RawFile::Mode::create, requested);
+  // One pass over memory: a block is summed while it is in the cache, then written.
+  write_around(file, image, elements.size(), [&](std::size_t i, int64_t, const auto& visit) {
+    for_each_block(elements[i], [&](std::span<const float> block) {
+      visit(block);
+      file.write(block.data(), block.size_bytes());
+    });
+  });
   return file.finish();
+}
+
+ManifestFile write_compressed_shard(const std::string& path, const std::vector<OwnedPiece>& pieces,
+                                    int64_t level, const RequestedFailure& requested) {
+  {
+    h5::File file = h5::File::create(path, "archon.checkpoint_shard", 1);
+    for (const OwnedPiece& piece : pieces) {
+      requested.check_write(path);
+      file.write_deflated(piece.path, piece.elements, kChecksumBlock, level);
+      std::vector<uint64_t> sums;
+      for_each_block({piece.elements.const_data_ptr<float>(),
+                      static_cast<std::size_t>(piece.elements.numel())},
+                     [&](auto block) { sums.push_back(xxh3_64(block.data(), block.size_bytes())); });
+      file.write(checksum_path(piece.path),
+                 at::from_blob(sums.data(), {static_cast<int64_t>(sums.size())}, at::kUInt64));
+    }
+    file.flush();
+  }
+  requested.check("sync", path);
+  sync_path(path);
+  return entry_of(path);
 }
 
 }  // namespace archon

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,16 +17,45 @@ std::string shard_name(int rank);
 
 /// Where a dataset's checksums are: "/checksums/parameters/...".
 std::string checksum_path(const std::string& dataset);
-/// Of each block of kChecksumBlock elements.
-std::vector<uint64_t> block_checksums(std::span<const float> elements);
 
-/// A file with room for the elements of every piece and, behind them, for their checksums: reserved
-/// dataset i is piece i, and pieces.size() + i its sums. The same for every save of a run.
+/// Makes room for datasets and, behind all of them, for their checksums: reserved dataset i is
+/// `datasets[i]`, and datasets.size() + i holds its sums.
+struct RoomFor {
+  std::string path;
+  std::vector<int64_t> shape;
+};
+void reserve_with_sums(h5::FileLayout& layout, const std::vector<RoomFor>& datasets);
+
+/// A rank's shard. The same for every save of a run.
 h5::FileImage lay_out_shard(const std::vector<OwnedPiece>& pieces);
 
 /// Writes a laid-out shard; `elements` are those of its pieces. Without HDF5.
 ManifestFile write_shard(const std::string& path, const h5::FileImage& image,
                          const std::vector<std::span<const float>>& elements,
                          const RequestedFailure& requested);
+
+/// Writes a shard of compressed datasets, with HDF5.
+ManifestFile write_compressed_shard(const std::string& path, const std::vector<OwnedPiece>& pieces,
+                                    int64_t level, const RequestedFailure& requested);
+
+/// Goes through a laid-out file with room for `datasets` datasets and their sums. `elements(i,
+/// visit)` hands the elements of dataset i to `visit(block)`, block after block; they are where
+/// they belong by then. HDF5's own parts and the sums are written.
+template <class Elements>
+void write_around(RawFile& file, const h5::FileImage& image, std::size_t datasets,
+                  const Elements& elements) {
+  std::vector<std::vector<uint64_t>> sums(datasets);
+  for (const h5::FileImage::Segment& segment : image.segments) {
+    const auto index = static_cast<std::size_t>(std::max<int64_t>(0, segment.reserved));
+    if (segment.reserved < 0)
+      file.write(segment.content.data(), segment.content.size());
+    else if (index < datasets)
+      elements(index, segment.bytes, [&](std::span<const float> block) {
+        sums[index].push_back(xxh3_64(block.data(), block.size_bytes()));
+      });
+    else
+      file.write(sums[index - datasets].data(), sums[index - datasets].size() * sizeof(uint64_t));
+  }
+}
 
 }  // namespace archon

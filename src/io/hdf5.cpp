@@ -336,6 +336,22 @@ void File::write(const std::string& dataset, const at::Tensor& tensor) {
   write_and_close(path_, path, std::move(id), H5S_ALL, host);
 }
 
+void File::write_deflated(const std::string& dataset, const at::Tensor& vector, int64_t chunk,
+                          int64_t level) {
+  const std::string path = absolute(dataset);
+  const at::Tensor host = writable(vector);
+  const Handle space = make_space(host.sizes()), properties = dataset_properties();
+  const auto size = static_cast<hsize_t>(std::min(chunk, host.numel()));
+  ARCHON_HDF5(RuntimeFailure, H5Pset_chunk(properties.get(), 1, &size), "chunks");
+  // Neighbouring floats share their leading bytes, not their trailing ones.
+  ARCHON_HDF5(RuntimeFailure, H5Pset_shuffle(properties.get()), "shuffling");
+  ARCHON_HDF5(RuntimeFailure, H5Pset_deflate(properties.get(), static_cast<unsigned>(level)),
+              "compression");
+  Handle id = create_dataset(id_.get(), path_, path, make_type(host.scalar_type()).get(),
+                             space.get(), properties.get());
+  write_and_close(path_, path, std::move(id), H5S_ALL, host);
+}
+
 void File::write_scalar(const std::string& dataset, double value) {
   write(dataset, at::scalar_tensor(value, at::kDouble));
 }

@@ -45,15 +45,6 @@ std::string read_all(int descriptor, int64_t offset, int64_t bytes) {
   return content;
 }
 
-void select(hid_t space, const Slab& slab) {
-  const std::vector<hsize_t> begin(slab.begin.begin(), slab.begin.end());
-  const std::vector<hsize_t> count(slab.count.begin(), slab.count.end());
-  ARCHON_HDF5(
-      RuntimeFailure,
-      H5Sselect_hyperslab(space, H5S_SELECT_SET, begin.data(), nullptr, count.data(), nullptr),
-      "cannot select [{}] elements from [{}]", fmt::join(count, ", "), fmt::join(begin, ", "));
-}
-
 int64_t elements_of(const std::vector<int64_t>& shape) {
   int64_t elements = 1;
   for (const int64_t size : shape) elements *= size;
@@ -121,8 +112,8 @@ void create_virtual(File& file, const std::string& dataset, const std::vector<in
   const Handle space = make_space(shape);
   for (const VirtualSource& source : sources) {
     const Handle source_space = make_space({source.elements});
-    select(source_space.get(), {{source.begin}, {elements_of(source.slab.count)}});
-    select(space.get(), source.slab);
+    select(source_space.get(), H5S_SELECT_SET, {{source.begin}, {elements_of(source.slab.count)}});
+    select(space.get(), H5S_SELECT_SET, source.slab);
     ARCHON_HDF5(RuntimeFailure,
                 H5Pset_virtual(properties.get(), space.get(), source.file.c_str(), dataset.c_str(),
                                source_space.get()),

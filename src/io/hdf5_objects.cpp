@@ -23,6 +23,15 @@ Handle make_space(at::IntArrayRef shape) {
                             "dataspace of shape [{}]", fmt::join(shape, ", ")));
 }
 
+void select(hid_t space, H5S_seloper_t how, const Slab& slab) {
+  const std::vector<hsize_t> begin(slab.begin.begin(), slab.begin.end());
+  const std::vector<hsize_t> count(slab.count.begin(), slab.count.end());
+  ARCHON_HDF5(RuntimeFailure,
+              H5Sselect_hyperslab(space, how, begin.data(), nullptr, count.data(), nullptr),
+              "cannot select [{}] elements from [{}]", fmt::join(count, ", "),
+              fmt::join(begin, ", "));
+}
+
 Handle dataset_properties() {
   Handle list(ARCHON_HDF5(RuntimeFailure, H5Pcreate(H5P_DATASET_CREATE), "dataset list"));
   // Equal contents make equal files.

@@ -2,7 +2,7 @@
 
 #include <c10/util/ArrayRef.h>
 
-#include "archon/io/hdf5.hpp"
+#include "archon/io/hdf5_layout.hpp"
 
 namespace archon::h5 {
 
@@ -12,6 +12,9 @@ Handle access_properties();
 
 /// A dataspace of this shape; scalar without dims.
 Handle make_space(at::IntArrayRef shape);
+
+/// Selects a rectangle, alone or besides what is selected.
+void select(hid_t space, H5S_seloper_t how, const Slab& slab);
 
 /// How new datasets are stored: without times, so that equal contents make equal files.
 Handle dataset_properties();

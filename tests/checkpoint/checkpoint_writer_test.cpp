@@ -1,11 +1,15 @@
 // What a save leaves on the disk, from every mesh.
 #include <ATen/ops/equal.h>
 
+#include <csignal>
+#include <set>
+
 #include "archon/base/checksum.hpp"
 #include "archon/checkpoint/checkpoint_folder.hpp"
 #include "archon/io/hdf5.hpp"
 #include "archon/io/json.hpp"
 #include "saved_run.hpp"
+#include "support/file_size_limit.hpp"
 
 using namespace archon;
 using namespace archon::test;
@@ -14,6 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int64_t kStep = 120, kBlock = int64_t{1} << 20;
+const std::string kModel = "q2_tiny_tied";
 const Json kTrainer = {{"epoch", 3}, {"text", "ü\n"}};
 
 BOOST_GLOBAL_FIXTURE(LoadedPlugins);
@@ -112,6 +117,67 @@ void save_case(const std::string& model, const MeshShape& shape, ShardMode mode)
   }
 }
 
+/// Files of a checkpoint by name, as bytes.
+std::map<std::string, std::string> contents(const std::string& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    files[entry.path().filename().string()] = read_bytes(entry.path());
+  return files;
+}
+
+MeshShape any_mesh() { return meshes_for(golden_folder(kModel) + "/model", ranks()).front(); }
+
+/// Nothing but these names is in the folder.
+void check_names(const std::string& folder, const std::set<std::string>& want) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename());
+  BOOST_TEST(names == want, boost::test_tools::per_element());
+}
+
+/// A failure that tests ask for, for a while.
+class FailingCheckpoint {
+ public:
+  explicit FailingCheckpoint(const std::string& what) {
+    ::setenv("ARCHON_FAIL_CHECKPOINT", what.c_str(), 1);
+  }
+  ~FailingCheckpoint() { ::unsetenv("ARCHON_FAIL_CHECKPOINT"); }
+};
+
+/// The second of three saves fails; the first stays, the third comes out right.
+void failing_case(const CheckpointOptions& options, const std::string& kind, int rank,
+                  const std::string& reason) {
+  BOOST_TEST_MESSAGE(kind << " at rank " << rank);
+  const FailingCheckpoint failing(fmt::format("{}:{}:2", kind, rank));
+  SavedRun run(kModel, any_mesh(), ShardMode::full);
+  const SharedFolder folder(run.mesh.world());
+  CheckpointWriter writer = run.writer(folder.path(), options);
+  const auto save = [&](int64_t step) {
+    const CheckpointResult result = writer.save(step, kTrainer);
+    return options.async ? writer.finish() : result;
+  };
+  BOOST_CHECK(save(1).complete);
+  const CheckpointResult failed = save(2);
+  BOOST_CHECK(!failed.complete);
+  BOOST_CHECK_EQUAL(failed.step, 2);
+  BOOST_CHECK_MESSAGE(failed.failure.starts_with(fmt::format("rank {}: cannot ", rank)) &&
+                          failed.failure.find(".step-00000002.tmp") != std::string::npos &&
+                          failed.failure.ends_with(reason),
+                      failed.failure);
+  if (run.mesh.world().rank() == 0) {
+    check_names(folder.path(), {"latest", "step-00000001"});
+    BOOST_CHECK_EQUAL(latest(folder.path()), "step-00000001\n");
+  }
+  run.mesh.world().barrier();
+  run.fill(3);
+  BOOST_CHECK(save(kStep).complete);
+  const auto want = run.tensors();
+  if (run.mesh.world().rank() != 0) return;
+  check_names(folder.path(), {"latest", "step-00000001", "step-00000120"});
+  const std::string saved = folder.path() + "/step-00000120";
+  check_tensors(h5::File::open(saved + "/index.h5"), want);
+  check_manifest(saved);
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(a_save_holds_every_element_once_from_every_mesh) {
@@ -119,4 +185,146 @@ BOOST_AUTO_TEST_CASE(a_save_holds_every_element_once_from_every_mesh) {
     for (const MeshShape& shape : meshes_for(golden_folder(model) + "/model", ranks()))
       for (const ShardMode mode : {ShardMode::none, ShardMode::optimizer, ShardMode::full})
         save_case(model, shape, mode);
+}
+
+BOOST_AUTO_TEST_CASE(sgd_has_no_moments) {
+  SavedRun run(kModel, any_mesh(), ShardMode::full, OptimizerKind::sgd);
+  const SharedFolder folder(run.mesh.world());
+  const auto result = run.writer(folder.path()).save(kStep, kTrainer);
+  BOOST_CHECK(result.complete);
+  const auto want = run.tensors();
+  if (run.mesh.world().rank() == 0) check_shards(result.folder, want);
+}
+
+BOOST_AUTO_TEST_CASE(a_single_file_holds_the_same_from_every_mesh) {
+  for (const MeshShape& shape : meshes_for(golden_folder(kModel) + "/model", ranks()))
+    for (const ShardMode mode : {ShardMode::none, ShardMode::full}) {
+      BOOST_TEST_MESSAGE("single, " << to_string(shape));
+      SavedRun run(kModel, shape, mode);
+      const SharedFolder folder(run.mesh.world());
+      const auto result =
+          run.writer(folder.path(), {.layout = CheckpointLayout::single}).save(kStep, kTrainer);
+      BOOST_CHECK_EQUAL(result.failure, "");
+      const auto want = run.tensors();
+      if (run.mesh.world().rank() != 0) continue;
+      BOOST_CHECK(shards_of(result.folder).empty());
+      const h5::File file = h5::File::open(result.folder + "/index.h5");
+      BOOST_CHECK_EQUAL(file.string_attribute("/", "layout").value(), "single");
+      check_tensors(file, want);
+      int64_t elements = 0;
+      for (const auto& [path, tensor] : want) elements += tensor.numel();
+      BOOST_CHECK_EQUAL(check_sums(file), elements);
+      check_manifest(result.folder);
+    }
+}
+
+// What training changes after save() returned is not in the checkpoint.
+BOOST_AUTO_TEST_CASE(an_asynchronous_save_is_that_of_its_moment) {
+  SavedRun run(kModel, any_mesh(), ShardMode::full);
+  const SharedFolder folder(run.mesh.world());
+  CheckpointWriter async = run.writer(folder.path(), {.async = true});
+  const auto before = run.tensors();
+  const auto synchronous = run.writer(folder.path() + "/sync").save(kStep, kTrainer);
+  BOOST_CHECK_EQUAL(async.save(kStep, kTrainer).step, 0);
+  run.fill(2);
+  CheckpointResult polled;
+  while (polled.step == 0) polled = async.poll();
+  BOOST_CHECK(polled.complete);
+  BOOST_CHECK_EQUAL(async.poll().step, 0);
+  if (run.mesh.world().rank() == 0) {
+    check_shards(polled.folder, before);
+    BOOST_CHECK(contents(polled.folder) == contents(synchronous.folder));
+  }
+  // Two in a row: the second waits for the first and tells how it ended.
+  BOOST_CHECK_EQUAL(async.save(kStep + 1, kTrainer).step, 0);
+  const CheckpointResult first = async.save(kStep + 2, kTrainer);
+  BOOST_CHECK_EQUAL(first.step, kStep + 1);
+  BOOST_CHECK(first.complete);
+  BOOST_CHECK_EQUAL(async.finish().step, kStep + 2);
+  const auto after = run.tensors();
+  if (run.mesh.world().rank() != 0) return;
+  check_tensors(h5::File::open(folder.path() + "/step-00000122/index.h5"), after);
+  BOOST_CHECK_EQUAL(latest(folder.path()), "step-00000122\n");
+}
+
+BOOST_AUTO_TEST_CASE(an_abandoned_save_leaves_no_checkpoint) {
+  SavedRun run(kModel, any_mesh(), ShardMode::full);
+  const SharedFolder folder(run.mesh.world());
+  {
+    CheckpointWriter writer = run.writer(folder.path(), {.async = true});
+    writer.save(kStep, kTrainer);
+  }
+  run.mesh.world().barrier();
+  if (run.mesh.world().rank() == 0) check_names(folder.path(), {".step-00000120.tmp"});
+  run.mesh.world().barrier();
+  // The next run's save of that step is not disturbed by what is there.
+  const auto result = run.writer(folder.path()).save(kStep, kTrainer);
+  const auto want = run.tensors();
+  if (run.mesh.world().rank() == 0) check_shards(result.folder, want);
+}
+
+BOOST_AUTO_TEST_CASE(compression_changes_nothing_but_the_size) {
+  SavedRun run(kModel, any_mesh(), ShardMode::full);
+  const SharedFolder folder(run.mesh.world());
+  const auto plain = run.writer(folder.path()).save(1, kTrainer);
+  const auto result = run.writer(folder.path(), {.compression = 6}).save(kStep, kTrainer);
+  BOOST_CHECK_EQUAL(result.failure, "");
+  const auto want = run.tensors();
+  if (run.mesh.world().rank() != 0) return;
+  check_shards(result.folder, want);
+  for (const std::string& shard : shards_of(plain.folder)) {
+    const std::string name = fs::path(shard).filename();
+    BOOST_CHECK_LT(fs::file_size(result.folder + "/" + name), fs::file_size(shard));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(options_that_do_not_go_together_are_refused) {
+  SavedRun run(kModel, any_mesh(), ShardMode::full);
+  const auto refuses = [&](const CheckpointOptions& options, const char* a, const char* b) {
+    BOOST_CHECK_EXCEPTION(run.writer("unused", options), InputError, mentions(a, b));
+  };
+  refuses({.layout = CheckpointLayout::single, .async = true}, "single file", "asynchronously");
+  refuses({.layout = CheckpointLayout::single, .compression = 1}, "single file", "compressed");
+  refuses({.async = true, .compression = 1}, "compressed", "asynchronously");
+  refuses({.compression = 10}, "10", "1 to 9");
+}
+
+BOOST_AUTO_TEST_CASE(failures_are_told_and_leave_what_was_there) {
+  const int last = ranks() - 1;
+  const CheckpointOptions plain, async{.async = true};
+  failing_case(plain, "space", last, "No space left on device");
+  failing_case(plain, "write", 0, "Input/output error");
+  failing_case(plain, "sync", last, "Input/output error");
+  failing_case(plain, "rename", 0, "Input/output error");
+  failing_case(async, "space", last, "No space left on device");
+  failing_case(async, "sync", 0, "Input/output error");
+  failing_case({.layout = CheckpointLayout::single}, "space", 0, "No space left on device");
+  failing_case({.layout = CheckpointLayout::single}, "write", last, "Input/output error");
+  failing_case({.compression = 1}, "write", last, "Input/output error");
+}
+
+// The system's own refusals: files may not grow, and the folder cannot be made.
+BOOST_AUTO_TEST_CASE(a_full_disk_and_a_missing_folder_are_told) {
+  std::signal(SIGXFSZ, SIG_IGN);  // as the program does
+  SavedRun run(kModel, any_mesh(), ShardMode::full);
+  const SharedFolder folder(run.mesh.world());
+  for (const CheckpointOptions& options :
+       {CheckpointOptions{}, CheckpointOptions{.layout = CheckpointLayout::single}}) {
+    CheckpointWriter writer = run.writer(folder.path(), options);
+    CheckpointResult result;
+    {
+      const FileSizeLimit limit(100000);
+      result = writer.save(kStep, kTrainer);
+    }
+    BOOST_CHECK(!result.complete);
+    BOOST_CHECK_MESSAGE(result.failure.ends_with("File too large"), result.failure);
+    if (run.mesh.world().rank() == 0) check_names(folder.path(), {});
+    run.mesh.world().barrier();
+  }
+  if (run.mesh.world().rank() == 0) write_bytes(folder.path() + "/file", "no folder");
+  run.mesh.world().barrier();
+  const auto result = run.writer(folder.path() + "/file").save(kStep, kTrainer);
+  BOOST_CHECK_MESSAGE(result.failure.starts_with("rank 0: cannot make the folder") &&
+                          result.failure.ends_with("Not a directory"),
+                      result.failure);
 }

@@ -3,11 +3,11 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <signal.h>
-#include <sys/resource.h>
 
 #include <future>
 
 #include "inputs.hpp"
+#include "support/file_size_limit.hpp"
 
 using namespace archon;
 using namespace archon::test;
@@ -55,20 +55,6 @@ Interrupted interrupt(const Inputs& inputs, int ranks, int rank, int signal,
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return interrupted;
 }
-
-/// No file of this process, or of those it starts, may grow beyond so many bytes.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit = {bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  rlimit before_;
-};
 
 }  // namespace
 

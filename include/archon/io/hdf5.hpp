@@ -74,6 +74,9 @@ class File {
 
   /// Writes a new dataset; groups on the way are made. A 0-d tensor becomes a scalar dataset.
   void write(const std::string& dataset, const at::Tensor& tensor);
+  /// The same in chunks of `chunk` elements, shuffled and deflated; a vector with elements.
+  void write_deflated(const std::string& dataset, const at::Tensor& vector, int64_t chunk,
+                      int64_t level);
   void write_scalar(const std::string& dataset, double value);
   /// A scalar dataset of one UTF-8 string.
   void write_string(const std::string& dataset, const std::string& text);
