@@ -54,7 +54,8 @@ BlockFile::~BlockFile() { ::close(descriptor_); }
 
 BlockDataset BlockFile::dataset(const std::string& path) const {
   const h5::DatasetInfo info = file_.info(path);
-  BlockDataset dataset{path, h5::Handle(H5Dopen2(file_.id(), path.c_str(), H5P_DEFAULT))};
+  BlockDataset dataset{
+      path, h5::Handle(H5Dopen2(file_.id(), path.c_str(), H5P_DEFAULT)), 0, -1, {}};
   checked(dataset.id.get(), *this, path);
   const h5::Handle type(checked(H5Dget_type(dataset.id.get()), *this, path));
   ARCHON_VALIDATE(H5Tequal(type.get(), H5T_IEEE_F32LE) > 0,

@@ -44,8 +44,8 @@ Json load_checkpoint(const std::string& folder, Model& model, Optimizer* optimiz
 
 CheckpointSummary summarize_checkpoint(const std::string& folder) {
   const SavedCheckpoint saved(folder);
-  CheckpointSummary summary{saved.step(), saved.layout(), saved.shards(), 0, 0, saved.bytes(),
-                            kinds_of_state(saved), saved.trainer()};
+  CheckpointSummary summary{saved.step(),  saved.layout(),        saved.shards(), 0, 0,
+                            saved.bytes(), kinds_of_state(saved), saved.trainer()};
   for (const h5::DatasetInfo& info : saved.tensors()) {
     if (!info.path.starts_with(kParameterGroup)) continue;
     ++summary.tensors;

@@ -27,9 +27,9 @@ struct CheckpointSummary {
   std::string layout;  ///< "shards" or "single"
   int64_t shards;      ///< files
   int64_t tensors, parameters;
-  int64_t bytes;                         ///< of all files
+  int64_t bytes;                          ///< of all files
   std::set<std::string> optimizer_state;  ///< kept for each parameter: "exp_avg", ...
-  Json trainer;                          ///< what the trainer had saved beside
+  Json trainer;                           ///< what the trainer had saved beside
 };
 
 /// What is in a checkpoint, without reading its tensors. InputError as load_checkpoint.
