@@ -22,6 +22,16 @@ struct Run : Inputs {
   pid_t alone() const { return find_process(archon_program(), output); }
 };
 
+/// Whether the process has a handler for the signal.
+bool catches(pid_t pid, int signal) {
+  std::istringstream status(read_bytes(fmt::format("/proc/{}/status", pid)));
+  const std::string entry = "SigCgt:";
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with(entry))
+      return (std::stoull(line.substr(entry.size()), nullptr, 16) >> (signal - 1) & 1) != 0;
+  return false;
+}
+
 using Victim = std::function<pid_t(const Run&)>;
 
 /// After its first steps the victim gets SIGUSR1; when there is a checkpoint, `last`.
@@ -78,11 +88,8 @@ BOOST_AUTO_TEST_CASE(sigusr1_before_the_first_step_does_not_kill) {
   const Run run;
   bool sent = false;
   const auto result = act_during(
-      0, run.command(3), [&] { return run.alone() > 0; },
-      [&] {
-        std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the program sets up signals
-        sent = ::kill(run.alone(), SIGUSR1) == 0;
-      });
+      0, run.command(3), [&] { return catches(run.alone(), SIGUSR1); },
+      [&] { sent = !has_lines(run) && ::kill(run.alone(), SIGUSR1) == 0; });
   BOOST_CHECK(sent);
   BOOST_CHECK_EQUAL(result.exit_code, 0);
   BOOST_CHECK((saved_steps(run) == std::vector<int64_t>{1}));
