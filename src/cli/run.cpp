@@ -15,6 +15,7 @@
 #include "archon/base/memory.hpp"
 #include "archon/base/save_signal.hpp"
 #include "archon/base/threads.hpp"
+#include "archon/comm/tensor_memory.hpp"
 #include "archon/base/version.hpp"
 #include "archon/comm/mpi.hpp"
 #include "archon/comm/watchdog.hpp"
@@ -87,6 +88,7 @@ void start_session(const SessionOptions& session, const MpiEnvironment& mpi) {
 
 int run_parallel(ParallelCommand& command) {
   keep_freed_memory();
+  keep_tensor_memory();
   MpiEnvironment mpi;
   try {
     const Watchdog watchdog(std::chrono::duration<double>(command.session().collective_timeout),

@@ -65,9 +65,9 @@ void Checkpointing::tell(const CheckpointResult& result) {
     return;
   }
   newest_ = result.folder;
-  log::info("checkpoint of step {} in {:.1f} s{}: {}", result.step, seconds_since(begin_),
+  log::info("checkpoint of step {} in {:.2f} s{}: {}", result.step, seconds_since(begin_),
             options_.checkpoint.async
-                ? fmt::format(", of which training stood still for {:.1f} s", seconds_paused_)
+                ? fmt::format(", of which training stood still for {:.2f} s", seconds_paused_)
                 : "",
             result.folder);
   if (mesh_.world().rank() == 0) prune_checkpoints(folder_, options_.keep);

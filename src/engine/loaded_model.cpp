@@ -15,7 +15,8 @@ ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory) {
           .mode = memory.shard,
           .reshard_after_forward = memory.reshard_after_forward,
           // Tiles each give a gradient; their sum must not be rounded after every tile.
-          .float32_gradients = memory.activations.mlp_tile_tokens > 0};
+          .float32_gradients = memory.activations.mlp_tile_tokens > 0,
+          .overlap = memory.overlap};
 }
 
 std::string model_folder(const std::string& path) {

@@ -19,6 +19,7 @@ struct MemoryOptions {
   ShardMode shard = ShardMode::full;
   bool reshard_after_forward = true;
   ActivationOptions activations;
+  bool overlap = true;  ///< communicate while computing; off only to measure what that gains
 };
 
 /// What a model runs on and how: shared by train, eval and forward.
