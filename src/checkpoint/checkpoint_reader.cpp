@@ -10,12 +10,12 @@
 namespace archon {
 namespace {
 
-int64_t optimizer_steps(const SavedCheckpoint& saved, const Json& trainer) {
+int64_t optimizer_steps(const SavedCheckpoint& saved, const Json& state) {
   constexpr const char* kKey = "optimizer_steps";
-  ARCHON_VALIDATE(trainer.is_object() && trainer.contains(kKey) &&
-                      trainer.at(kKey).is_number_integer() && trainer.at(kKey) >= 0,
+  ARCHON_VALIDATE(state.is_object() && state.contains(kKey) &&
+                      state.at(kKey).is_number_integer() && state.at(kKey) >= 0,
                   "{}: the trainer's state has no number \"{}\"", saved.folder(), kKey);
-  return trainer.at(kKey).get<int64_t>();
+  return state.at(kKey).get<int64_t>();
 }
 
 /// This rank's part.
@@ -23,10 +23,10 @@ Json load(const std::string& folder, Model& model, Optimizer* optimizer,
           const StateDictAdapter& adapter) {
   SavedCheckpoint saved(folder);
   check_fit(saved, model, optimizer, adapter);
-  Json trainer = saved.trainer();
-  if (optimizer != nullptr) optimizer->set_steps(optimizer_steps(saved, trainer));
+  const Json state = saved.trainer();
+  if (optimizer != nullptr) optimizer->set_steps(optimizer_steps(saved, state));
   saved.read(owned_pieces(model, optimizer, adapter));
-  return trainer;
+  return state.value("trainer", Json::object());
 }
 
 }  // namespace
@@ -45,7 +45,8 @@ Json load_checkpoint(const std::string& folder, Model& model, Optimizer* optimiz
 CheckpointSummary summarize_checkpoint(const std::string& folder) {
   const SavedCheckpoint saved(folder);
   CheckpointSummary summary{saved.step(),  saved.layout(),        saved.shards(), 0, 0,
-                            saved.bytes(), kinds_of_state(saved), saved.trainer()};
+                            saved.bytes(), kinds_of_state(saved),
+                            saved.trainer().value("trainer", Json::object())};
   for (const h5::DatasetInfo& info : saved.tensors()) {
     if (!info.path.starts_with(kParameterGroup)) continue;
     ++summary.tensors;

@@ -15,7 +15,8 @@ ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory) {
           .mode = memory.shard,
           .reshard_after_forward = memory.reshard_after_forward,
           // Tiles each give a gradient; their sum must not be rounded after every tile.
-          .float32_gradients = memory.activations.mlp_tile_tokens > 0};
+          .float32_gradients = memory.activations.mlp_tile_tokens > 0,
+          .overlap = memory.overlap};
 }
 
 std::string model_folder(const std::string& path) {
@@ -35,25 +36,38 @@ std::string checkpoint_of(const std::string& path, const Communicator& world) {
   return world.broadcast(folder, 0);
 }
 
-}  // namespace
-
-LoadedModel load_model(const std::string& path, const Mesh& mesh, at::ScalarType dtype,
-                       const MemoryOptions& memory) {
-  const std::string checkpoint = checkpoint_of(path, mesh.world());
-  const std::string folder = checkpoint.empty() ? path : checkpoint;
+/// The model as shapes.
+LoadedModel build_model(const std::string& folder, const Mesh& mesh, const MemoryOptions& memory) {
   LoadedModel loaded{HfConfig::read(folder), nullptr, nullptr, folder};
   loaded.spec = &ModelRegistry::instance().find(loaded.hf.model_type());
   loaded.model = loaded.spec->make_model(loaded.spec->parse_config(loaded.hf));
   loaded.spec->apply_tp(*loaded.model, mesh.tp());
   loaded.spec->apply_cp(*loaded.model, mesh.cp(), mesh.tp().size());
   loaded.model->set_activation_options(memory.activations);
+  return loaded;
+}
+
+}  // namespace
+
+LoadedModel allocate_model(const std::string& path, const Mesh& mesh, at::ScalarType dtype,
+                           const MemoryOptions& memory) {
+  const std::string checkpoint = checkpoint_of(path, mesh.world());
+  LoadedModel loaded = build_model(checkpoint.empty() ? path : checkpoint, mesh, memory);
+  loaded.model->allocate(shard_policy(dtype, memory), mesh.shard_group());
+  return loaded;
+}
+
+LoadedModel load_model(const std::string& path, const Mesh& mesh, at::ScalarType dtype,
+                       const MemoryOptions& memory) {
+  const std::string checkpoint = checkpoint_of(path, mesh.world());
+  LoadedModel loaded = build_model(checkpoint.empty() ? path : checkpoint, mesh, memory);
   std::optional<WeightFolder> weights;
-  if (checkpoint.empty()) weights.emplace(folder);
+  if (checkpoint.empty()) weights.emplace(path);
   loaded.model->allocate(shard_policy(dtype, memory), mesh.shard_group());
   if (weights)
     load_weights(*loaded.model, loaded.spec->adapter, *weights);
   else
-    load_checkpoint(folder, *loaded.model, nullptr, loaded.spec->adapter, mesh);
+    load_checkpoint(checkpoint, *loaded.model, nullptr, loaded.spec->adapter, mesh);
   return loaded;
 }
 

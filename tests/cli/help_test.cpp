@@ -40,6 +40,12 @@ BOOST_AUTO_TEST_CASE(every_option_of_the_contract_is_in_the_help) {
         "steps",
         "epochs",
         "resume",
+        "save-every",
+        "save-minutes",
+        "checkpoint-async",
+        "checkpoint-layout",
+        "checkpoint-compression",
+        "keep",
         "record",
         "record-steps",
         "record-what",
@@ -175,6 +181,10 @@ BOOST_AUTO_TEST_CASE(help_shows_the_defaults_of_the_contract) {
                                                        {"pad-limit", "[64]"},
                                                        {"dtype", "[float32]"},
                                                        {"resume", "[auto]"},
+                                                       {"save-every", "[0]"},
+                                                       {"checkpoint-async", "[off]"},
+                                                       {"checkpoint-layout", "[shards]"},
+                                                       {"keep", "[0]"},
                                                        {"collective-timeout", "[600]"}};
   for (const auto& [option, value] : defaults)
     BOOST_CHECK_MESSAGE(default_of(option) == value,

@@ -25,8 +25,11 @@ std::string model_folder(const std::string& path);
 ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory);
 
 /// Reads the config, builds the model, applies the architecture's hooks (tp, then cp), activation
-/// checkpointing and sharding, allocates this rank's shares and fills them from the weights of a
-/// HuggingFace folder or a checkpoint. `mesh` must outlive the model.
+/// checkpointing and sharding, and allocates this rank's shares, whose values are undefined. `path`
+/// is a HuggingFace folder or a checkpoint. `mesh` must outlive the model.
+LoadedModel allocate_model(const std::string& path, const Mesh& mesh, at::ScalarType dtype,
+                           const MemoryOptions& memory = {});
+/// The same, filled from the weights there.
 LoadedModel load_model(const std::string& path, const Mesh& mesh, at::ScalarType dtype,
                        const MemoryOptions& memory = {});
 

@@ -15,8 +15,9 @@ namespace archon {
 /// The commands of the engine. train, eval and forward are collective over MPI_COMM_WORLD, with
 /// the same options on every rank. All throw InputError or RuntimeFailure.
 
-/// Trains as asked, and leaves metrics, record and model under `options.output`.
-void run_train(const TrainOptions& options, MpiEnvironment& mpi);
+/// Trains as asked, and leaves metrics, checkpoints, record and model under `options.output`. False
+/// when SIGTERM ended the run before its last step, with a checkpoint.
+bool run_train(const TrainOptions& options, MpiEnvironment& mpi);
 
 /// Writes the loss over a data set as one JSON object to `json_out`, on world rank 0 only.
 void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json_out);
