@@ -30,7 +30,7 @@ struct SavedCheckpointCase {
       : run("q3_kv2_h8", {test_environment().world_size(), 1, 1}, ShardMode::full),
         folder(run.mesh.world()) {
     CheckpointWriter writer = run.writer(folder.path(), {.layout = layout});
-    path = writer.save(7, {{"optimizer_steps", 3}}).folder;
+    path = writer.save(7, {{"epoch", 3}}).folder;
     want = run.tensors();
   }
   bool mine() const { return run.mesh.world().rank() == 0; }
@@ -60,7 +60,7 @@ bool check_load(SavedCheckpointCase& saved, SavedRun& alone, const std::string& 
   }
   for (const auto& [path, tensor] : alone.tensors())
     BOOST_CHECK_MESSAGE(at::equal(saved.want.at(path), tensor), how << ": " << path);
-  BOOST_CHECK_EQUAL(alone.optimizer->steps(), 3);
+  BOOST_CHECK_EQUAL(alone.optimizer->steps(), 1);
   return false;
 }
 
