@@ -34,7 +34,8 @@ Entries checkpoints_in(const std::string& folder) {
 
 Entries named_checkpoints(const std::string& path) {
   for (const std::string& folder : {path + "/checkpoints", path})
-    if (const Entries found = checkpoints_in(folder); !found.empty()) return found;
+    if (fs::is_directory(folder))
+      if (const Entries found = checkpoints_in(folder); !found.empty()) return found;
   const auto found = find_checkpoint(path);
   ARCHON_VALIDATE(found,
                   "--resume {} is no checkpoint; give auto, none, or a folder of a checkpoint or of "

@@ -157,7 +157,8 @@ BOOST_AUTO_TEST_CASE(what_resume_takes) {
                   {other.output, "holds a run already", "--resume auto"});
   for (const std::string& name : {run.output, checkpoints_of(run), checkpoints_of(run) + "/latest"}) {
     fs::remove_all(other.output);
-    CHECK_CONTAINS(other.go(1, 5, {"--resume", name}).err, "goes on after step 4 of 5");
+    const auto result = other.go(1, 5, {"--resume", name});
+    CHECK_CONTAINS(result.err, "goes on after step 4 of 5");
   }
 }
 
@@ -167,7 +168,7 @@ BOOST_AUTO_TEST_CASE(what_is_changed_is_named) {
   const auto changed = run.go(1, 4, {"--batch-sequences", "6", "--seed", "4"});
   CHECK_CONTAINS(changed.err, "--batch-sequences was 8 when the checkpoint was saved and is 6 now");
   CHECK_CONTAINS(changed.err, "--seed was 3 when the checkpoint was saved and is 4 now");
-  check_bad_input(1, run.command(4, {"--optimizer", "sgd"}), {"--optimizer", "adamw"});
+  check_bad_input(1, run.command(4, {"--optimizer", "sgd"}), {"optimizer state exp_avg", "--optimizer"});
 }
 
 BOOST_AUTO_TEST_CASE(old_checkpoints_are_removed) {
@@ -195,7 +196,8 @@ BOOST_AUTO_TEST_CASE(a_failed_save_does_not_end_the_run) {
   CHECK_CONTAINS(late.err, "the newest good one is " + step_folder(run, 4));
   BOOST_CHECK((saved_steps(run) == std::vector<int64_t>{2, 4}));
   BOOST_CHECK(fs::exists(run.output + "/hf/model.safetensors"));
-  CHECK_CONTAINS(run.go(2, 5).err, "goes on after step 4 of 5");
+  const auto again = run.go(2, 5);
+  CHECK_CONTAINS(again.err, "goes on after step 4 of 5");
 }
 
 BOOST_AUTO_TEST_CASE(metrics_go_on_whatever_a_crash_left) {

@@ -4,8 +4,8 @@
 A tiny model is trained with a checkpoint every few steps. Again and again one rank, or all of them
 and their launcher, get SIGKILL: half of the time while a checkpoint is being written, else at any
 moment from the start on. After each crash every folder with a checkpoint's name must be sound
-(archon inspect --verify), and the newest no older than one interval. The same command then goes
-on, from that checkpoint. In the end losses and weights must be those of a run that was never
+(archon inspect --verify), and the newest no older than one interval (two, where saves are
+asynchronous and the one between may be under way). The same command then goes on, from that checkpoint. In the end losses and weights must be those of a run that was never
 interrupted, bit by bit.
 """
 
@@ -160,8 +160,8 @@ def wait_for_instant(run, dice):
     """A moment of a save, or any moment."""
     if dice.random() < 0.5:
         limit = time.monotonic() + PATIENCE
-        begin = run.last_step()
-        while run.last_step() <= begin or not run.saving():
+        begin = run.last_step() + dice.randint(1, 60)
+        while run.last_step() < begin or not run.saving():
             if run.job.poll() is not None or time.monotonic() > limit:
                 return
         time.sleep(dice.uniform(0, 0.01))
@@ -234,8 +234,9 @@ def table(tallies, seed):
              "most steps run again |", "|---|---|---|---|---|---|---|"]
     lines += [f"| {name} | {t.crashes} | {t.of_one} / {t.crashes - t.of_one} | {t.while_saving} | "
               f"{t.verified} | {t.steps} | {t.most_lost} |" for name, t in tallies]
-    lines += ["", "Every checkpoint was sound, none was older than one interval, and losses and "
-              "weights were bitwise those of runs without a crash.", ""]
+    lines += ["", "Every checkpoint was sound. None was older than one interval, or than two where the "
+              "one between was", "still being written (asynchronous). Losses and weights were bitwise "
+              "those of runs without a crash.", ""]
     return "\n".join(lines)
 
 

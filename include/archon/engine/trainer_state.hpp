@@ -19,8 +19,7 @@ Json trainer_state(const TrainerPosition& position, const TrainOptions& options,
                    const Mesh& mesh);
 
 /// Takes a state up again; random numbers only on the mesh that it was saved on. Warns of every
-/// option on which the rest of the run depends and which is another one now; InputError for another
-/// optimizer.
+/// option on which the rest of the run depends and which is another one now.
 TrainerPosition restore_trainer_state(const Json& state, const TrainOptions& options,
                                       int64_t sequences, const Mesh& mesh);
 
