@@ -67,8 +67,8 @@ bool check_load(SavedCheckpointCase& saved, SavedRun& alone, const std::string& 
 /// Bytes all over a file, more of them where HDF5's own structures begin.
 std::vector<std::size_t> places(std::size_t size, std::mt19937& random) {
   std::vector<std::size_t> chosen;
-  for (int i = 0; i < 25; ++i) chosen.push_back(random() % size);
-  for (int i = 0; i < 25; ++i) chosen.push_back(random() % std::min<std::size_t>(size, 20000));
+  for (int i = 0; i < 12; ++i) chosen.push_back(random() % size);
+  for (int i = 0; i < 12; ++i) chosen.push_back(random() % std::min<std::size_t>(size, 20000));
   return chosen;
 }
 
