@@ -7,10 +7,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
 #include "archon/base/threads.hpp"
+#include "archon/comm/tensor_memory.hpp"
 
 namespace archon::benchmarks {
 
@@ -44,6 +47,18 @@ double seconds(const Communicator& group, const std::function<void()>& body) {
   return group.all_reduce(mine, ReduceOp::max);
 }
 
+double thread_cpu_seconds(const std::string& name) {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string given;
+    std::getline(std::ifstream(task.path() / "comm"), given);
+    if (given != name) continue;
+    double nanoseconds = 0;
+    std::ifstream(task.path() / "schedstat") >> nanoseconds;  // its first number
+    return nanoseconds * 1e-9;
+  }
+  return 0;
+}
+
 int64_t minor_faults() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -60,6 +75,7 @@ void set_threads(const MpiEnvironment& mpi, int threads) {
 
 int run_benchmark(const std::function<void(MpiEnvironment&)>& body) {
   keep_freed_memory();
+  keep_tensor_memory();
   MpiEnvironment mpi;
   try {
     body(mpi);

@@ -25,6 +25,9 @@ std::vector<double> ratios(const std::vector<double>& a, const std::vector<doubl
 /// Seconds that the slowest rank of the group needs for `body`; all begin together.
 double seconds(const Communicator& group, const std::function<void()>& body);
 
+/// Processor seconds so far of this process's thread of that name; 0 where there is none.
+double thread_cpu_seconds(const std::string& name);
+
 /// Page faults of this process so far that needed no disk.
 int64_t minor_faults();
 

@@ -2,7 +2,8 @@
 // products reach with the same threads just before and after each step.
 //
 //   [mpiexec -n N] bench_train_step [--config FILE] [--dtype float32|bfloat16] [--dp D] [--cp C]
-//       [--tp T] [--shard none|optimizer|full] [--activation-checkpointing none|full|selective]
+//       [--tp T] [--shard none|optimizer|full] [--overlap on|off]
+//       [--activation-checkpointing none|full|selective]
 //       [--tokens N] [--steps N] [--warmup N] [--threads N] [--json FILE]
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
@@ -16,6 +17,7 @@
 #include <numeric>
 #include <optional>
 
+#include "archon/base/activity.hpp"
 #include "archon/base/error.hpp"
 #include "archon/base/memory.hpp"
 #include "archon/engine/flop.hpp"
@@ -38,7 +40,7 @@ constexpr int64_t kLengths[] = {512, 384, 128, 1024};  // cycled
 constexpr double kPeakSeconds = 0.5;                   // for each kind of product
 
 struct Settings {
-  std::string config, dtype, shard, checkpointing, json;
+  std::string config, dtype, shard, overlap, checkpointing, json;
   MeshShape mesh;
   int64_t tokens = 0;  // per dp rank
   int steps = 0, warmup = 0, threads = 0;
@@ -58,8 +60,10 @@ struct Settings {
     ARCHON_VALIDATE(modes.contains(shard), "--shard {}; choose none, optimizer or full", shard);
     ARCHON_VALIDATE(checkpointings.contains(checkpointing),
                     "--activation-checkpointing {}; choose none, full or selective", checkpointing);
+    ARCHON_VALIDATE(overlap == "on" || overlap == "off", "--overlap {}; choose on or off", overlap);
     return {.shard = modes.at(shard),
-            .activations = {.checkpointing = {.mode = checkpointings.at(checkpointing)}}};
+            .activations = {.checkpointing = {.mode = checkpointings.at(checkpointing)}},
+            .overlap = overlap == "on"};
   }
 };
 
@@ -75,6 +79,8 @@ Settings parse(int argc, char** argv) {
     ("cp", po::value(&s.mesh.cp)->default_value(1), "context parallelism")
     ("tp", po::value(&s.mesh.tp)->default_value(1), "tensor parallelism")
     ("shard", po::value(&s.shard)->default_value("full"), "none, optimizer or full")
+    ("overlap", po::value(&s.overlap)->default_value("on"),
+     "off: no gather and no sum of gradients while something is computed")
     ("activation-checkpointing", po::value(&s.checkpointing)->default_value("none"),
      "none, full or selective")
     ("tokens", po::value(&s.tokens)->default_value(2048), "tokens per data-parallel rank and step")
@@ -147,11 +153,22 @@ void write_dataset(const std::string& path, const std::vector<int64_t>& lengths,
 }
 
 struct Measured {
-  std::vector<double> step, peak;  // seconds; GFLOP/s (one more)
+  std::vector<double> step, peak;      // seconds; GFLOP/s (one more)
+  std::vector<double> communication;   // of step: seconds in collectives, waiting for them included
+  std::vector<double> progress;        // processor seconds of the thread that moves transfers on
   double first_loss = 0, last_loss = 0;
   int64_t faults = 0;  // per step
   int64_t memory = 0;  // most bytes after the warm-up
 };
+
+/// Seconds of this process so far.
+struct Spent {
+  double communication, progress;
+};
+Spent spent() {
+  return {activity_seconds()[static_cast<std::size_t>(Activity::communication)],
+          thread_cpu_seconds("archon-progress")};
+}
 
 TrainOptions train_options(const Settings& settings, const std::string& data) {
   TrainOptions options;
@@ -178,6 +195,7 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
       result.peak.push_back(peak->measure(mesh.world(), kPeakSeconds));
     }
     const int64_t faults = minor_faults();
+    const Spent before = spent();
     StepResult done;
     const double time = seconds(mesh.world(), [&] {
       done = train_step(options, loaded, mesh, batcher, *optimizer, sequences, 1e-3, nullptr);
@@ -187,6 +205,10 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
     if (step < 0) continue;
     result.faults += (minor_faults() - faults) / settings.steps;
     result.step.push_back(time);
+    const Spent after = spent();
+    const auto largest = [&](double mine) { return mesh.world().all_reduce(mine, ReduceOp::max); };
+    result.communication.push_back(largest(after.communication - before.communication));
+    result.progress.push_back(largest(after.progress - before.progress));
     result.peak.push_back(peak->measure(mesh.world(), kPeakSeconds));
   }
   return result;
@@ -210,7 +232,11 @@ Json report(const Settings& settings, const Mesh& mesh, const Measured& measured
           {"threads_per_rank", at::get_num_threads()},
           {"parameters", parameters},
           {"tokens_per_step", tokens},
+          {"shard", settings.shard},
+          {"overlap", settings.overlap},
           {"step_s", to_json(summarize(measured.step))},
+          {"communication_s", to_json(summarize(measured.communication))},
+          {"progress_thread_cpu_s", to_json(summarize(measured.progress))},
           {"tokens_per_s", static_cast<double>(tokens) / summarize(measured.step).median},
           {"gflops", to_json(summarize(rates))},
           {"gemm_peak_gflops", to_json(summarize(peaks))},
@@ -231,6 +257,9 @@ void print(const Json& row) {
              row["dtype"].get<std::string>(), row["mesh"].get<std::string>(),
              row["threads_per_rank"].get<int>(), row["tokens_per_s"].get<double>());
   fmt::print("  step              {} s\n", to_string(summary("step_s"), 3));
+  fmt::print("  communication     {} s of it, and {} s of the progress thread's processor time\n",
+             to_string(summary("communication_s"), 3),
+             to_string(summary("progress_thread_cpu_s"), 3));
   fmt::print("  training          {} GFLOP/s\n", to_string(summary("gflops"), 0));
   fmt::print("  matrix product    {} GFLOP/s\n", to_string(summary("gemm_peak_gflops"), 0));
   fmt::print("  training / peak   {}\n", to_string(summary("share_of_peak")));

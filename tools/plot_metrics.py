@@ -36,14 +36,15 @@ AXIS_LABELS = {
     "targets": "targets per step",
     "seconds": "time per step [s]",
     "tokens_per_second": "tokens/s",
-    "peak_memory_bytes": "peak memory of the largest rank [GiB]",
+    "peak_memory_bytes": "peak memory of\nthe largest rank [GiB]",
     "gflops": "arithmetic of all ranks [GFLOP/s]",
-    "gemm_peak_share": "share of the matrix-product peak",
+    "gemm_peak_share": "share of the\nmatrix-product peak",
     "skipped": "skipped steps",
-    "time": "time per step, mean of the ranks [s]",
-    "traffic": "sent per step by the largest rank [MiB]",
+    "time": "time per step,\nmean of the ranks [s]",
+    "traffic": "sent per step by\nthe largest rank [MiB]",
 }
 SCALES = {"peak_memory_bytes": 2.0**-30}
+FROM_ZERO = {"peak_memory_bytes", "gemm_peak_share"}  # else a small change looks large
 # Panels of several columns, one on top of the other.
 STACKS = {
     "time": {f"{name}_seconds": name for name in ("compute", "communication", "data", "io")},
@@ -118,13 +119,18 @@ def draw_stack(axes, name, run, window):
     heights = [np.broadcast_to(values, len(edges)) for values in shown.values()]
     if heights:
         axes.stackplot(edges, heights, labels=shown, alpha=0.85)
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        # In the order of the areas, from the top.
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(handles[::-1], labels[::-1], frameon=False, loc="center left",
+                    bbox_to_anchor=(1.0, 0.5))
 
 
 def finish_panel(axes, name):
     axes.set_ylabel(AXIS_LABELS.get(name, name))
     axes.grid(True, color="0.9")
     axes.set_axisbelow(True)
+    if name in FROM_ZERO:
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 

@@ -28,7 +28,7 @@ void add_shard_option(OptionSet& options, RunOptions& run) {
 
 void add_input_options(OptionSet& options, RunOptions& run) {
   options.require("model", text(run.model, "DIR"),
-                  "HuggingFace folder: config.json and safetensors");
+                  "HuggingFace folder (config.json and safetensors) or checkpoint");
   options.require("data", text(run.data, "FILE"), "HDF5 token dataset");
 }
 

@@ -13,7 +13,9 @@
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
+#include "archon/base/save_signal.hpp"
 #include "archon/base/threads.hpp"
+#include "archon/comm/tensor_memory.hpp"
 #include "archon/base/version.hpp"
 #include "archon/comm/mpi.hpp"
 #include "archon/comm/watchdog.hpp"
@@ -86,6 +88,7 @@ void start_session(const SessionOptions& session, const MpiEnvironment& mpi) {
 
 int run_parallel(ParallelCommand& command) {
   keep_freed_memory();
+  keep_tensor_memory();
   MpiEnvironment mpi;
   try {
     const Watchdog watchdog(std::chrono::duration<double>(command.session().collective_timeout),
@@ -143,6 +146,7 @@ int run_command(const CommandEntry& entry, const std::vector<std::string>& argum
 int run(int argc, char** argv) {
   // A write beyond a limit on file sizes is to fail with a reason, as on a full disk.
   std::signal(SIGXFSZ, SIG_IGN);
+  catch_save_signal();
   const std::vector<std::string> arguments(argv + std::min(1, argc), argv + argc);
   try {
     if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h")

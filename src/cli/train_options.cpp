@@ -69,12 +69,36 @@ void add_evaluation_options(OptionSet& options, TrainOptions& train) {
 void add_output_options(OptionSet& options, TrainOptions& train) {
   options.group("Output");
   options.require("output", text(train.output, "DIR"),
-                  "folder for metrics.h5, metrics.jsonl and hf/ (the trained model)");
-  options.add("resume", choice<bool>(train.resume_auto, {{"auto", true}, {"none", false}}),
-              "none refuses a folder that holds a run");
+                  "folder for metrics.h5, metrics.jsonl, checkpoints/ and hf/ (the trained model)");
   options.add("save-hf", on_off(train.save_hf), "write the trained model to OUTPUT/hf");
   options.add("max-shard-size", bytes(train.max_shard_bytes),
               "largest safetensors file; a larger model is written as several");
+}
+
+void add_saving_options(OptionSet& options, TrainOptions& train) {
+  using Layout = CheckpointLayout;
+  SaveOptions& save = train.save;
+  options.group("Checkpoints; SIGUSR1 asks for one at any time, SIGTERM for one and the end");
+  options.add("save-every", integer<int64_t>(save.every, 0),
+              "save after every so many steps, and at the end; 0 = not by steps");
+  options.add("save-minutes", number(save.minutes, kNotNegative, "M"),
+              "save when so many minutes have passed, and at the end; 0 = not by the clock");
+  options.add("checkpoint-async", on_off(save.checkpoint.async),
+              "train on while the disk is written; needs memory for a copy of weights and "
+              "optimizer state");
+  options.add("checkpoint-layout",
+              choice<Layout>(save.checkpoint.layout,
+                             {{"shards", Layout::shards}, {"single", Layout::single}}),
+              "shards: a file per rank and an index; single: one file, written by all ranks "
+              "through MPI-IO");
+  options.add("checkpoint-compression",
+              integer<int64_t>(save.checkpoint.compression, 0, 9),
+              "deflate, from 1 (fast) to 9 (small); 0 = off");
+  options.add("keep", integer<int64_t>(save.keep, 0),
+              "remove all but the newest so many checkpoints after each save; 0 = all stay");
+  options.add("resume", text(train.resume, "auto|DIR|none"),
+              "auto: go on from the newest complete checkpoint in --output, afresh where there is "
+              "none; DIR: from this checkpoint; none: refuse an output folder that holds a run");
 }
 
 void add_record_options(OptionSet& options, TrainOptions& train) {
@@ -96,6 +120,28 @@ void add_profile_options(OptionSet& options, TrainOptions& train) {
   options.add("profile", text(profile.file, "FILE"),
               "JSON file for a trace: what each rank does when, one track a rank");
   options.add("profile-steps", step_range(profile.first_step, profile.last_step), "steps to trace");
+}
+
+void check_saving_options(const SaveOptions& save) {
+  const CheckpointOptions& how = save.checkpoint;
+  const bool single = how.layout == CheckpointLayout::single;
+  ARCHON_VALIDATE(!single || !how.async,
+                  "--checkpoint-layout single does not go with --checkpoint-async on: all ranks "
+                  "write the one file together, which cannot be done beside training; leave one "
+                  "of the two out");
+  ARCHON_VALIDATE(!single || how.compression == 0,
+                  "--checkpoint-layout single does not go with --checkpoint-compression {}: where "
+                  "ranks write one file together, sizes must be known before; leave one of the two "
+                  "out",
+                  how.compression);
+  ARCHON_VALIDATE(!how.async || how.compression == 0,
+                  "--checkpoint-async on does not go with --checkpoint-compression {}: the file is "
+                  "laid out before it is written, so sizes must be known; leave one of the two out",
+                  how.compression);
+  ARCHON_VALIDATE(save.keep == 0 || save.planned(),
+                  "--keep {} has no checkpoints to choose from; give --save-every STEPS or "
+                  "--save-minutes M, or leave it out",
+                  save.keep);
 }
 
 }  // namespace
@@ -126,6 +172,7 @@ void add_train_options(OptionSet& options, TrainOptions& train) {
   options.group("Model and data");
   add_input_options(options, train.run);
   add_output_options(options, train);
+  add_saving_options(options, train);
   add_length_options(options, train);
   add_batch_group(options, train);
   add_loss_options(options, train);
@@ -150,6 +197,7 @@ void check_train_options(const TrainOptions& train) {
                   "--steps {} and --epochs {} are both given; give one of them", train.steps,
                   train.epochs);
   check_memory_options(train.run);
+  check_saving_options(train.save);
   ARCHON_VALIDATE(train.eval_every == 0 || !train.eval_data.empty(),
                   "--eval-every {} has nothing to evaluate; name a data set with --eval-data FILE",
                   train.eval_every);

@@ -1,5 +1,7 @@
 #include "progress.hpp"
 
+#include <pthread.h>
+
 #include <chrono>
 
 #include "transfer.hpp"
@@ -44,6 +46,7 @@ void Progress::remove(Transfer& transfer) {
 }
 
 void Progress::run() {
+  pthread_setname_np(pthread_self(), kThreadName);
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     std::erase_if(under_way_, [](Transfer* transfer) { return transfer->poll(); });

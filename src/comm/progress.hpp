@@ -17,6 +17,9 @@ class Transfer;
 /// are completed by their wait alone.
 class Progress {
  public:
+  /// What tools such as top call its thread.
+  static constexpr const char* kThreadName = "archon-progress";
+
   static Progress& instance();
 
   /// Allows the thread; MpiEnvironment says so once MPI offers the thread level.

@@ -57,9 +57,11 @@ std::string describe_standing() {
              : fmt::format("outside any collective for {:.1f} s, after {}", seconds, text);
 }
 
-void say(int rank, const std::string& what) {
-  const auto line =
-      fmt::format("archon[{}]: {}: {}{}\n", rank, what, describe_standing(), describe_stage());
+std::atomic<int> own_rank{0};
+
+void say(const std::string& what) {
+  const auto line = fmt::format("archon[{}]: {}: {}{}\n", own_rank.load(), what,
+                                describe_standing(), describe_stage());
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
 }
 
@@ -69,6 +71,14 @@ std::atomic<bool> asked_to_end{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 extern "C" void on_sigterm(int) { asked_to_end = true; }
 
+std::atomic<bool> end_is_orderly{false};
+std::atomic<bool> end_was_told{false};
+
+void tell_end() {
+  if (standing.operation.load() != nullptr && !end_was_told.exchange(true))
+    say("ended by SIGTERM");
+}
+
 }  // namespace
 
 struct Watchdog::Thread {
@@ -76,19 +86,21 @@ struct Watchdog::Thread {
   std::thread thread;
   struct sigaction before = {};
 
-  void run(std::chrono::duration<double> timeout, int rank) {
+  void run(std::chrono::duration<double> timeout) {
     while (!stop.load()) {
       std::this_thread::sleep_for(kPoll);
       if (asked_to_end.load()) {
-        if (standing.operation.load() != nullptr) say(rank, "ended by SIGTERM");
-        std::signal(SIGTERM, SIG_DFL);
-        std::raise(SIGTERM);
+        tell_end();
+        if (!end_is_orderly.load()) {
+          std::signal(SIGTERM, SIG_DFL);
+          std::raise(SIGTERM);
+        }
       }
       const bool late = timeout.count() > 0 && standing.inside.load() &&
                         seconds_since(standing.since.load()) > timeout.count();
       if (!late) continue;
-      say(rank, fmt::format("error: a collective waited longer than --collective-timeout {} s",
-                            timeout.count()));
+      say(fmt::format("error: a collective waited longer than --collective-timeout {} s",
+                      timeout.count()));
       std::this_thread::sleep_for(kGraceBeforeExit);
       std::_Exit(kExitFailed);
     }
@@ -101,14 +113,22 @@ Watchdog::Watchdog(std::chrono::duration<double> timeout, int rank)
   action.sa_handler = on_sigterm;
   action.sa_flags = SA_RESTART;
   sigaction(SIGTERM, &action, &thread_->before);
-  thread_->thread =
-      std::thread([thread = thread_.get(), timeout, rank] { thread->run(timeout, rank); });
+  own_rank = rank;
+  thread_->thread = std::thread([thread = thread_.get(), timeout] { thread->run(timeout); });
 }
 
 Watchdog::~Watchdog() {
   thread_->stop = true;
   thread_->thread.join();
   sigaction(SIGTERM, &thread_->before, nullptr);
+}
+
+OrderlyEnd::OrderlyEnd() { end_is_orderly = true; }
+OrderlyEnd::~OrderlyEnd() { end_is_orderly = false; }
+bool OrderlyEnd::asked() const { return asked_to_end.load(); }
+void OrderlyEnd::begin() {
+  tell_end();
+  asked_to_end = false;
 }
 
 CollectiveScope::CollectiveScope(const char* operation, const char* axis, int64_t number) {

@@ -39,13 +39,9 @@ void run_init(const std::string& config_file, std::uint64_t seed, const std::str
   const HfConfig hf = HfConfig::read(config_file);
   const ModelSpec& spec = ModelRegistry::instance().find(hf.model_type());
   const auto model = spec.make_model(spec.parse_config(hf));
-  std::vector<SafetensorsSpec> tensors;
-  for (const Parameter* parameter : std::as_const(*model).parameters())
-    for (const ParameterPart& part : parameter->parts())
-      tensors.push_back({spec.adapter.to_hf(part.name), dtype, part.shape});
   ensure_writable_folder(output);
   write_safetensors_folder(
-      output, tensors, max_shard_bytes,
+      output, tensors_of(*model, spec.adapter, dtype), max_shard_bytes,
       [&](const SafetensorsSpec& tensor) {
         return initial_tensor(tensor, seed, model->config().initializer_range);
       },

@@ -119,9 +119,10 @@ class MemoryWalk {
     return all;
   }
 
+  /// A chunk of them, in the compute type, in which they turn into their gradient.
   int64_t logits() const {
-    const int64_t rows = shapes_.vocab_rows();
-    return std::min(logit_chunk_tokens(rows), targets_) * rows * kFloat;
+    return std::min(logit_chunk_tokens(shapes_.config.hidden_size), targets_) *
+           shapes_.vocab_rows() * shapes_.element();
   }
 
  private:
@@ -180,10 +181,12 @@ class MemoryWalk {
     add_gathered(phase, shapes_.last(), nullptr);
     phase[MemoryUse::working] = sizes_.stream + (sizes_.gathers ? sizes_.whole : 0);
     if (shapes_.config.critic) return phase;
-    const int64_t e = shapes_.element(), narrow = e < kFloat ? e : 0;
+    const int64_t e = shapes_.element();
+    const bool several = targets_ > logit_chunk_tokens(shapes_.config.hidden_size);
+    // The head's gradient, and a chunk's part of it where there are several.
+    const int64_t weight_gradient = head_weight() * (several ? kFloat + e : e);
     phase[MemoryUse::head] = 2 * targets_ * shapes_.config.hidden_size * e +  // picked, gradient
-                             head_weight() * (kFloat + e) +  // its gradient, and a chunk's part
-                             logits() * (kFloat + narrow) / kFloat;
+                             weight_gradient + logits();
     return phase;
   }
 
@@ -222,14 +225,12 @@ class MemoryWalk {
 
   MemoryPhase embedding_backward() const {
     MemoryPhase phase = at("backward of the embedding", 0);
-    const int64_t e = shapes_.element(), narrow = e < kFloat ? 1 : 0;
     const ParameterUnit& unit = shapes_.embedding();
     phase[MemoryUse::gradients] =
         all_gradients_ - (several_ || shapes_.tied() ? 0 : gradient(unit));
-    // The table in float32 and in the compute type, the gradient in float32.
-    phase[MemoryUse::working] = head_weight() * (kFloat + narrow * e) + sizes_.stream +
-                                (sizes_.gathers ? sizes_.whole : 0) +
-                                narrow * sizes_.whole / e * kFloat;
+    // The gradient of the table.
+    phase[MemoryUse::working] = head_weight() * shapes_.element() + sizes_.stream +
+                                (sizes_.gathers ? sizes_.whole : 0);
     phase[MemoryUse::exchange] = outgoing(unit) + in_flight(shapes_.layer(0));
     if (!shapes_.sharding.sharded()) phase[MemoryUse::gradients] = all_gradients_;
     return phase;
@@ -285,7 +286,7 @@ void find_largest_buffer(const ShapeModel& shapes, const BlockSizes& sizes, int6
   offer("gate and up projections", 2 * sizes.glu / sizes.tiles);
   offer("query, key and value heads", std::max(sizes.qkv, sizes.attention_in));
   if (shapes.config.critic) return;
-  offer("gradient of the embedding, float32",
+  offer("gradient of the head, float32",
         shapes.vocab_rows() * shapes.config.hidden_size * kFloat);
   offer("chunk of logits", logits);
 }

@@ -75,8 +75,7 @@ void add_embedding_and_loss(const ShapeModel& shapes, const MicroBatchShape& bat
   }
   plan.tp += times(2, to_others(tp, stream_bytes));  // final norm
   const int64_t targets = batch.targets[shapes.mesh.cp_rank()];
-  const int64_t chunk =
-      logit_chunk_tokens(even_range(shapes.config.vocab_size, tp.size(), 0).size());
+  const int64_t chunk = logit_chunk_tokens(shapes.config.hidden_size);
   constexpr int64_t kStatistics = 4;
   const PlannedTraffic statistics = to_others(tp, targets * kStatistics * kFloat);
   plan.tp.bytes += statistics.bytes;

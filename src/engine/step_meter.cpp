@@ -46,8 +46,9 @@ std::vector<double> StepMeter::figures() const {
   return figures;
 }
 
-StepCost StepMeter::gather() const {
-  const std::vector<double> mine = figures();
+StepCost StepMeter::gather(int64_t wish) const {
+  std::vector<double> mine = figures();
+  mine.push_back(static_cast<double>(wish));
   const auto count = static_cast<int64_t>(mine.size());
   const int64_t ranks = mesh_.world().size();
   const at::Tensor all = at::empty({ranks, count}, at::kDouble);
@@ -74,6 +75,7 @@ StepCost StepMeter::gather() const {
     axis.sent.bytes = static_cast<int64_t>(*next++);
     axis.sent.messages = static_cast<int64_t>(*next++);
   }
+  cost.wish = static_cast<int64_t>(*next++);
   return cost;
 }
 

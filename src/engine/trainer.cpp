@@ -1,22 +1,22 @@
 #include <cmath>
-#include <filesystem>
 #include <optional>
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
-#include "archon/comm/rank_zero.hpp"
 #include "archon/data/sampler.hpp"
+#include "archon/engine/checkpointing.hpp"
 #include "archon/engine/evaluate.hpp"
 #include "archon/engine/gemm_peak.hpp"
 #include "archon/engine/metrics.hpp"
 #include "archon/engine/plan.hpp"
 #include "archon/engine/profile.hpp"
 #include "archon/engine/progress.hpp"
+#include "archon/engine/resume.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/engine/step_meter.hpp"
 #include "archon/engine/train_step.hpp"
-#include "archon/io/files.hpp"
+#include "archon/engine/trainer_state.hpp"
 
 namespace archon {
 namespace {
@@ -25,15 +25,14 @@ namespace {
 constexpr int64_t kPeakSize = 768;
 constexpr double kPeakSeconds = 0.03;
 
-/// World rank 0 makes the output folder; a folder that holds a run is refused or begun afresh.
-void prepare_output(const TrainOptions& options) {
-  const bool used = std::filesystem::exists(options.output + "/metrics.jsonl");
-  ARCHON_VALIDATE(options.resume_auto || !used,
-                  "--output {} holds a run already and --resume is none; choose another folder, "
-                  "or remove this one",
-                  options.output);
-  ensure_writable_folder(options.output);
-  if (used) log::warning("{} holds a run without a checkpoint; it is replaced", options.output);
+/// Of the steps that an option names, those up to `done` were run before.
+void leave_out(const char* option, int64_t done, std::string& file, int64_t& first, int64_t last) {
+  if (file.empty() || first > done) return;
+  log::warning("{} {}-{}: steps up to {} were run before; {}", option, first, last, done,
+               done < last ? fmt::format("{} will hold the others", file)
+                           : fmt::format("{} is not written", file));
+  first = done + 1;
+  if (first > last) file.clear();
 }
 
 void append(MetricsRow& row, const StepCost& cost) {
@@ -51,7 +50,7 @@ void append(MetricsRow& row, const StepCost& cost) {
 class Trainer {
  public:
   Trainer(const TrainOptions& options, const Mesh& mesh, const LoadedModel& loaded,
-          int64_t memory_at_start)
+          const std::vector<CheckpointEntry>& checkpoints, int64_t memory_at_start)
       : options_(options),
         mesh_(mesh),
         loaded_(loaded),
@@ -68,30 +67,46 @@ class Trainer {
                             objective_.fields());
     if (options_.steps == 0) options_.steps = options_.epochs * sampler_.steps_per_epoch();
     options_.schedule.total_steps = options_.steps;
+    announce();
+    if (!checkpoints.empty()) resume(checkpoints);
     if (!options_.record.file.empty())
       recorder_.emplace(options_.record.file, *loaded_.model, loaded_.spec->adapter, mesh_);
-    if (mesh_.world().rank() == 0) metrics_.emplace(options_.output);
-    announce();
+    if (mesh_.world().rank() == 0) open_metrics();
   }
 
-  void run() {
-    Progress progress(mesh_.world().rank() == 0, 1, options_.steps);
+  /// False when SIGTERM ended it.
+  bool run() {
+    Progress progress(mesh_.world().rank() == 0, position_.step + 1, options_.steps);
     Profile profile(options_.profile, options_.steps, mesh_);
-    for (int64_t step = 1; step <= options_.steps; ++step) {
+    Checkpointing checkpoints(options_, loaded_, *optimizer_, mesh_, progress, resumed_from_);
+    while (position_.step < options_.steps && !checkpoints.ended()) {
+      const int64_t step = position_.step + 1;
       profile.before(step);
       const double lr = options_.schedule.at(step);
       const std::vector<int64_t> sequences = sampler_.batch(step);
       const StepResult result = take_step(step, sequences, lr);
       const double gflops = batcher_.flop(sequences) * 1e-9 / meter_.seconds();
-      write_metrics(step, result, lr, gflops, progress);
+      const StepCost cost = meter_.gather(checkpoints.wish());
+      write_metrics(step, result, cost, lr, gflops, progress);
       profile.after(step);
       progress.update(step, result.loss, static_cast<double>(result.tokens) / meter_.seconds(),
                       gflops / gemm_peak_);
       count_skipped(step, result);
+      position_.step = step;
+      checkpoints.after_step(step, cost.wish, [this] { return state(); });
+    }
+    checkpoints.finish();
+    if (checkpoints.ended()) {
+      checkpoints.ensure_saved();
+      log::info("ended by SIGTERM after step {}; the same command goes on from there",
+                position_.step);
+      return false;
     }
     if (recorder_) recorder_->finish();
     report_memory();
     if (options_.save_hf) save();
+    checkpoints.ensure_saved();
+    return true;
   }
 
  private:
@@ -104,6 +119,33 @@ class Trainer {
     log::info("{} sequences, {} tokens; {} steps of {} sequences", batcher_.dataset().size(),
               batcher_.dataset().tokens(), options_.steps,
               options_.batch_sequences == 0 ? batcher_.dataset().size() : options_.batch_sequences);
+  }
+
+  void resume(const std::vector<CheckpointEntry>& checkpoints) {
+    const LoadedCheckpoint checkpoint = load_newest(checkpoints, loaded_, *optimizer_, mesh_);
+    resumed_from_ = checkpoint.folder;
+    position_ =
+        restore_trainer_state(checkpoint.trainer, options_, batcher_.dataset().size(), mesh_);
+    log::info("{} after step {} of {}, from {}",
+              position_.step < options_.steps ? "goes on" : "the run is complete",
+              position_.step, options_.steps, checkpoint.folder);
+    RecordOptions& record = options_.record;
+    leave_out("--record-steps", position_.step, record.file, record.first_step, record.last_step);
+    ProfileOptions& profile = options_.profile;
+    leave_out("--profile-steps", position_.step, profile.file, profile.first_step,
+              profile.last_step);
+  }
+
+  void open_metrics() {
+    metrics_.emplace(options_.output, position_.step);
+    if (metrics_->last_step() < position_.step)
+      log::warning("{}/metrics.jsonl ends with step {}: those of steps up to {} are absent",
+                   options_.output, metrics_->last_step(), position_.step);
+  }
+
+  Json state() const {
+    if (metrics_) metrics_->sync();
+    return trainer_state(position_, options_, batcher_.dataset().size(), mesh_);
   }
 
   /// Held-out loss where this step asks for it, else NaN.
@@ -129,9 +171,8 @@ class Trainer {
     return result;
   }
 
-  void write_metrics(int64_t step, const StepResult& result, double lr, double gflops,
-                     Progress& progress) {
-    const StepCost cost = meter_.gather();
+  void write_metrics(int64_t step, const StepResult& result, const StepCost& cost, double lr,
+                     double gflops, Progress& progress) {
     MetricsRow row = {{"step", step},
                       {"loss", result.loss},
                       {"grad_norm", result.grad_norm},
@@ -152,13 +193,14 @@ class Trainer {
 
   /// Weights that give no finite gradient do not heal: the run would go on without learning.
   void count_skipped(int64_t step, const StepResult& result) {
-    skipped_ = std::isfinite(result.grad_norm) ? 0 : skipped_ + 1;
-    ARCHON_ENSURE(options_.max_skipped_steps == 0 || skipped_ < options_.max_skipped_steps,
+    int64_t& skipped = position_.skipped_in_a_row;
+    skipped = std::isfinite(result.grad_norm) ? 0 : skipped + 1;
+    ARCHON_ENSURE(options_.max_skipped_steps == 0 || skipped < options_.max_skipped_steps,
                   "the gradient norm was not finite at {} steps in a row (step {}: loss {}, norm "
                   "{}): none of them changed a weight, so the run does not go on; look at the loss "
                   "before them in metrics.jsonl, lower --lr or --clip-grad-norm, check --model and "
                   "--data, or allow more with --max-skipped-steps",
-                  skipped_, step, result.loss, result.grad_norm);
+                  skipped, step, result.loss, result.grad_norm);
   }
 
   /// The largest rank's peak beside what `archon plan` says of the first step.
@@ -199,20 +241,23 @@ class Trainer {
   std::optional<MetricsWriter> metrics_;  // world rank 0 only
   StepMeter meter_;
   int64_t memory_at_start_;
-  double gemm_peak_;     // GFLOP/s of all ranks
-  int64_t skipped_ = 0;  // steps in a row
+  double gemm_peak_;  // GFLOP/s of all ranks
+  TrainerPosition position_;
+  std::string resumed_from_;  // folder of a checkpoint, or empty
 };
 
 }  // namespace
 
-void run_train(const TrainOptions& options, MpiEnvironment& mpi) {
+bool run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
-  check_on_rank_zero(mesh.world(), [&] { prepare_output(options); });
+  const auto checkpoints = prepare_output(options, mesh);
   const int64_t memory_at_start = resident_memory_bytes();
-  const LoadedModel loaded =
-      load_model(options.run.model, mesh, options.run.dtype, options.run.memory);
+  const RunOptions& run = options.run;
+  const LoadedModel loaded = checkpoints.empty()
+                                 ? load_model(run.model, mesh, run.dtype, run.memory)
+                                 : allocate_model(run.model, mesh, run.dtype, run.memory);
   Objective{options.loss, options.value_eps_clip}.validate(loaded.model->config());
-  Trainer(options, mesh, loaded, memory_at_start).run();
+  return Trainer(options, mesh, loaded, checkpoints, memory_at_start).run();
 }
 
 }  // namespace archon

@@ -331,6 +331,24 @@ double File::read_scalar(const std::string& dataset) const {
   return read(dataset, at::kDouble).item<double>();
 }
 
+std::string File::read_string(const std::string& dataset) const {
+  const Dataset found = find_dataset(*this, id_.get(), dataset);
+  const bool is_string = H5Tget_class(found.type.get()) == H5T_STRING;
+  ARCHON_VALIDATE(is_string && found.info.shape.empty(), "{}: {} is not one string", path_,
+                  found.info.path);
+  const bool variable = H5Tis_variable_str(found.type.get()) > 0;
+  std::string fixed(H5Tget_size(found.type.get()), '\0');
+  char* text = nullptr;
+  void* const to = variable ? static_cast<void*>(&text) : fixed.data();
+  ARCHON_HDF5(InputError,
+              H5Dread(found.id.get(), found.type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, to),
+              "{}: cannot read {}; the file may be damaged", path_, found.info.path);
+  if (!variable) return fixed.substr(0, fixed.find('\0'));
+  std::string result = text != nullptr ? text : "";
+  H5free_memory(text);
+  return result;
+}
+
 void File::write(const std::string& dataset, const at::Tensor& tensor) {
   const std::string path = absolute(dataset);
   const at::Tensor host = writable(tensor);

@@ -64,6 +64,24 @@ std::string read_fixed_string(const std::string& file_path, const std::string& n
   return result;
 }
 
+template <class Number>
+std::optional<Number> read_number(hid_t file, const std::string& file_path,
+                                  const std::string& object, const std::string& name,
+                                  hid_t memory_type) {
+  const Handle owner = open_object(file, file_path, object);
+  const Handle attribute = find_attribute(file_path, owner.get(), name);
+  if (attribute.get() < 0) return {};
+  const Handle type(ARCHON_HDF5(InputError, H5Aget_type(attribute.get()),
+                                "{}: type of attribute {}", file_path, name));
+  const H5T_class_t kind = H5Tget_class(type.get());
+  ARCHON_VALIDATE(kind == H5T_INTEGER || kind == H5T_FLOAT,
+                  "{}: attribute {} of {} is not a number", file_path, name, object);
+  Number value{};
+  ARCHON_HDF5(InputError, H5Aread(attribute.get(), memory_type, &value),
+              "{}: cannot read attribute {}", file_path, name);
+  return value;
+}
+
 }  // namespace
 
 void File::set_attribute(const std::string& object, const std::string& name,
@@ -101,18 +119,12 @@ std::optional<std::string> File::string_attribute(const std::string& object,
 
 std::optional<double> File::number_attribute(const std::string& object,
                                              const std::string& name) const {
-  const Handle owner = open_object(id_.get(), path_, object);
-  const Handle attribute = find_attribute(path_, owner.get(), name);
-  if (attribute.get() < 0) return {};
-  const Handle type(ARCHON_HDF5(InputError, H5Aget_type(attribute.get()),
-                                "{}: type of attribute {}", path_, name));
-  const H5T_class_t kind = H5Tget_class(type.get());
-  ARCHON_VALIDATE(kind == H5T_INTEGER || kind == H5T_FLOAT,
-                  "{}: attribute {} of {} is not a number", path_, name, object);
-  double value = 0;
-  ARCHON_HDF5(InputError, H5Aread(attribute.get(), H5T_NATIVE_DOUBLE, &value),
-              "{}: cannot read attribute {}", path_, name);
-  return value;
+  return read_number<double>(id_.get(), path_, object, name, H5T_NATIVE_DOUBLE);
+}
+
+std::optional<uint64_t> File::unsigned_attribute(const std::string& object,
+                                                 const std::string& name) const {
+  return read_number<uint64_t>(id_.get(), path_, object, name, H5T_NATIVE_UINT64);
 }
 
 }  // namespace archon::h5

@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "archon/base/error.hpp"
+#include "archon/parallel/accumulate.hpp"
 #include "archon/parallel/dispatch.hpp"
 #include "archon/parallel/matmul.hpp"
 #include "archon/parallel/partition.hpp"
@@ -133,22 +134,29 @@ class Chunk {
   at::Tensor logits_, stats_;
 };
 
-/// The chunks' weight gradients, summed in float32.
+/// The chunks' weight gradients, summed in float32; the gradient of an only chunk stays as it is.
 class WeightGradient {
  public:
+  explicit WeightGradient(int64_t chunks) : several_(chunks > 1) {}
   void add(const at::Tensor& part) {
-    if (!sum_.defined())
-      sum_ = part;  // often the only one
+    if (sum_.defined())
+      accumulate(sum_, part);
     else
-      sum_ = sum_.to(at::kFloat).add_(part);
+      sum_ = several_ ? part.to(at::kFloat) : part;
   }
   at::Tensor result(const at::Tensor& weight) const {
     return sum_.defined() ? sum_.to(weight.scalar_type()) : at::zeros_like(weight);
   }
 
  private:
+  bool several_;
   at::Tensor sum_;
 };
+
+int64_t count_chunks(int64_t tokens, const VocabParallelHead& head) {
+  const int64_t step = logit_chunk_tokens(head.weight.size(1));
+  return (tokens + step - 1) / step;
+}
 
 /// Calls body(begin, count) for chunks of tokens, cut alike on all tp ranks.
 template <class Body>
@@ -197,7 +205,7 @@ struct LogProbsFunction : torch::autograd::Function<LogProbsFunction> {
                                  context->saved_data["temperature"].toDouble()};
     const at::Tensor grad = grads[0].contiguous();
     at::Tensor hidden_grad = at::empty_like(hidden);
-    WeightGradient weight_grad;
+    WeightGradient weight_grad(count_chunks(hidden.size(0), head));
     for_chunks(hidden.size(0), head, [&](int64_t begin, int64_t count) {
       const at::Tensor x = hidden.narrow(0, begin, count);
       Chunk chunk(x, head, labels.const_data_ptr<int64_t>() + begin);
@@ -224,7 +232,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const at::Tensor negative = weights.neg();
     double loss = 0;
     at::Tensor hidden_grad;
-    WeightGradient weight_grad;
+    WeightGradient weight_grad(count_chunks(tokens, head));
     if (with_gradient) hidden_grad = at::empty_like(hidden);
     for_chunks(tokens, head, [&](int64_t begin, int64_t count) {
       const at::Tensor x = hidden.narrow(0, begin, count);

@@ -6,34 +6,11 @@
 #include <map>
 
 #include "archon/base/error.hpp"
+#include "archon/model/misfits.hpp"
 #include "archon/model/state_dict.hpp"
 
 namespace archon {
 namespace {
-
-/// Everything that keeps a weight folder from fitting a model, told at once.
-class Misfits {
- public:
-  void add(const std::string& kind, std::string what) { found_[kind].push_back(std::move(what)); }
-
-  void throw_if_any(const std::string& folder) const {
-    if (found_.empty()) return;
-    std::string list;
-    for (const auto& [kind, items] : found_) {
-      const std::size_t shown = std::min<std::size_t>(items.size(), 10);
-      list += fmt::format("\n  {}: {}", kind,
-                          fmt::join(items.begin(), items.begin() + static_cast<long>(shown), ", "));
-      if (items.size() > shown) list += fmt::format(" and {} more", items.size() - shown);
-    }
-    throw InputError(
-        fmt::format("the weights in {} do not fit the model that the config describes:{}\n"
-                    "use the weights that belong to this config.json",
-                    folder, list));
-  }
-
- private:
-  std::map<std::string, std::vector<std::string>> found_;
-};
 
 bool is_weight_type(at::ScalarType type) {
   return type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf;

@@ -116,27 +116,32 @@ void for_each_whole_tensor(
   }
 }
 
+std::vector<SafetensorsSpec> tensors_of(const Model& model, const StateDictAdapter& adapter,
+                                        at::ScalarType dtype) {
+  std::vector<SafetensorsSpec> specs;
+  for (const Parameter* parameter : model.parameters())
+    for (const ParameterPart& part : parameter->parts())
+      specs.push_back({adapter.to_hf(part.name), dtype, part.shape});
+  return specs;
+}
+
 void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
                     const std::string& source_folder, const std::string& folder,
                     at::ScalarType dtype, std::int64_t max_shard_bytes) {
   const bool writes = mesh.world().rank() == 0;
   if (writes) ensure_writable_folder(folder);
 
-  std::vector<SafetensorsSpec> specs;
   std::vector<std::pair<const Parameter*, std::size_t>> sources;
-  for (const Parameter* parameter : model.parameters()) {
-    for (std::size_t part = 0; part < parameter->parts().size(); ++part) {
-      const ParameterPart& described = parameter->parts()[part];
-      specs.push_back({adapter.to_hf(described.name), dtype, described.shape});
+  for (const Parameter* parameter : model.parameters())
+    for (std::size_t part = 0; part < parameter->parts().size(); ++part)
       sources.emplace_back(parameter, part);
-    }
-  }
   auto next = sources.begin();
   const auto produce = [&](const SafetensorsSpec&) {
     const auto [parameter, part] = *next++;
     return gather_part(*parameter, part, parameter->master(), mesh).to(dtype);
   };
-  write_safetensors_folder(folder, specs, max_shard_bytes, produce, writes);
+  write_safetensors_folder(folder, tensors_of(model, adapter, dtype), max_shard_bytes, produce,
+                           writes);
   if (writes) write_hf_companions(HfConfig::read(source_folder), source_folder, folder, dtype);
 }
 

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "archon/base/intern.hpp"
+#include "archon/parallel/accumulate.hpp"
 
 namespace archon {
 namespace {
@@ -160,7 +161,7 @@ void ParameterUnit::take_gradient(std::size_t index) {
   const at::Tensor grad = std::exchange(parameter.value_.mutable_grad(), at::Tensor());
   if (!exchanges(parameter)) {
     if (parameter.grad_.defined())
-      parameter.grad_.add_(grad);
+      accumulate(parameter.grad_, grad.contiguous());
     else
       parameter.grad_ = grad.to(at::kFloat);
     return;
@@ -205,7 +206,7 @@ void ParameterUnit::reduce_gradients() {
 
 void ParameterUnit::add_reduced(const at::Tensor& sum) {
   if (grad_.defined()) {
-    grad_.add_(sum);
+    accumulate(grad_, sum);
     return;
   }
   grad_ = sum;

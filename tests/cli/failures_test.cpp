@@ -33,19 +33,6 @@ void spoil_a_weight(const Inputs& inputs) {
   });
 }
 
-/// The process of `rank` that works on `output`; 0 if there is none.
-pid_t find_rank(const std::string& output, int rank) {
-  const std::string variable = fmt::format("OMPI_COMM_WORLD_RANK={}", rank) + '\0';
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
-    const std::string folder = entry.path().string();
-    if (contains(read_bytes(folder + "/cmdline"), '\0' + output + '\0') &&
-        contains(read_bytes(folder + "/environ"), variable))
-      return static_cast<pid_t>(std::stol(entry.path().filename().string()));
-  }
-  return 0;
-}
-
 /// A training run without an end, of which one rank gets a signal after its first steps.
 struct Interrupted {
   ProcessResult result;

@@ -9,7 +9,7 @@ using namespace archon::test;
 namespace {
 
 const std::vector<std::string> kCommands = {"train",   "eval",   "forward", "init", "diff",
-                                            "inspect", "doctor", "plugins", "plan"};
+                                            "inspect", "doctor", "plugins", "plan", "export"};
 
 }  // namespace
 
@@ -40,6 +40,12 @@ BOOST_AUTO_TEST_CASE(every_option_of_the_contract_is_in_the_help) {
         "steps",
         "epochs",
         "resume",
+        "save-every",
+        "save-minutes",
+        "checkpoint-async",
+        "checkpoint-layout",
+        "checkpoint-compression",
+        "keep",
         "record",
         "record-steps",
         "record-what",
@@ -107,8 +113,9 @@ BOOST_AUTO_TEST_CASE(every_option_of_the_contract_is_in_the_help) {
         "collective-timeout",
         "threads"}},
       {"init", {"config", "seed", "output", "dtype", "max-shard-size", "plugin"}},
-      {"diff", {"rtol", "atol", "only", "ignore", "json", "rows", "config"}},
-      {"inspect", {"config"}},
+      {"diff", {"rtol", "atol", "tolerances", "only", "ignore", "json", "rows", "config"}},
+      {"export", {"checkpoint", "output", "dtype", "max-shard-size", "plugin"}},
+      {"inspect", {"verify", "config"}},
       {"plan",
        {"model",
         "data",
@@ -175,6 +182,10 @@ BOOST_AUTO_TEST_CASE(help_shows_the_defaults_of_the_contract) {
                                                        {"pad-limit", "[64]"},
                                                        {"dtype", "[float32]"},
                                                        {"resume", "[auto]"},
+                                                       {"save-every", "[0]"},
+                                                       {"checkpoint-async", "[off]"},
+                                                       {"checkpoint-layout", "[shards]"},
+                                                       {"keep", "[0]"},
                                                        {"collective-timeout", "[600]"}};
   for (const auto& [option, value] : defaults)
     BOOST_CHECK_MESSAGE(default_of(option) == value,

@@ -70,7 +70,7 @@ struct Inputs {
   std::string model = folder / "model", data = folder / "batch.h5", output = folder / "out";
   std::string weights = folder / "model/model.safetensors";
 
- private:
+ protected:
   /// `more` options replace those of the same name.
   static std::vector<std::string> with(std::vector<std::string> command,
                                        const std::vector<std::string>& more) {
@@ -120,6 +120,19 @@ inline void check_runs(int ranks, const std::vector<std::string>& arguments) {
   BOOST_CHECK_MESSAGE(result.exit_code == 0, "exit code " << result.exit_code << " of "
                                                           << arguments.front() << " on " << ranks
                                                           << " ranks: " << result.err);
+}
+
+/// The process of `rank` that works on `output`; 0 if there is none.
+inline pid_t find_rank(const std::string& output, int rank) {
+  const std::string variable = fmt::format("OMPI_COMM_WORLD_RANK={}", rank) + '\0';
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+    const std::string folder = entry.path().string();
+    if (contains(read_bytes(folder + "/cmdline"), '\0' + output + '\0') &&
+        contains(read_bytes(folder + "/environ"), variable))
+      return static_cast<pid_t>(std::stol(entry.path().filename().string()));
+  }
+  return 0;
 }
 
 }  // namespace archon::test

@@ -85,7 +85,12 @@ BOOST_AUTO_TEST_CASE(malformed_values) {
       {"--weight-decay", "-0.1", "0 or larger"},
       {"--clip-grad-norm", "-1", "0 or larger"},
       {"--value-eps-clip", "-1", "0 or larger"},
-      {"--resume", "maybe", "auto or none"},
+      {"--save-every", "-1", "0 or larger"},
+      {"--save-minutes", "-0.5", "0 or larger"},
+      {"--checkpoint-async", "yes", "on or off"},
+      {"--checkpoint-layout", "files", "shards or single"},
+      {"--checkpoint-compression", "10", "from 0 to 9"},
+      {"--keep", "-1", "0 or larger"},
       {"--record-steps", "0", "FIRST-LAST"},
       {"--record-steps", "5-1", "FIRST-LAST"},
       {"--record-steps", "1-2-3", "FIRST-LAST"},
@@ -112,6 +117,18 @@ BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
   check_refused(train_with({"--epochs", "2"}), {"--steps 1 and --epochs 2 are both given"});
   check_refused(train_with({"--eval-every", "2"}), {"--eval-every 2", "--eval-data"});
   check_refused(train_with({"--value-eps-clip", "0.2"}), {"--loss critic"});
+  const std::vector<std::string> single = {"--checkpoint-layout", "single"},
+                                 async = {"--checkpoint-async", "on"},
+                                 compressed = {"--checkpoint-compression", "3"};
+  const auto both = [](std::vector<std::string> first, const std::vector<std::string>& second) {
+    first.insert(first.end(), second.begin(), second.end());
+    return train_with(first);
+  };
+  check_refused(both(single, async), {"--checkpoint-layout single", "--checkpoint-async on"});
+  check_refused(both(single, compressed),
+                {"--checkpoint-layout single", "--checkpoint-compression 3"});
+  check_refused(both(async, compressed), {"--checkpoint-async on", "--checkpoint-compression 3"});
+  check_refused(train_with({"--keep", "2"}), {"--keep 2", "--save-every"});
 }
 
 BOOST_AUTO_TEST_CASE(environment_goes_before_the_settings_file) {

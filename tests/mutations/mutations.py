@@ -130,6 +130,118 @@ MUTATIONS = [
         ("golden.2",),
     ),
     Mutation(
+        "reduce-scatter forgets the last rank",
+        "src/comm/communicator.cpp",
+        "reduce_blocks(output.view({-1}), parts, ReduceOp::sum);",
+        "reduce_blocks(output.view({-1}), parts.narrow(0, 0, parts.size(0) - 1), ReduceOp::sum);",
+        ("sharding.2", "golden.2"),
+    ),
+    Mutation(
+        "gradients of later micro-batches counted twice in the shard",
+        "src/parallel/parameter_unit.cpp",
+        "    grad_.add_(sum);\n",
+        "    grad_.add_(sum).add_(sum);\n",
+        ("sharding.2", "golden.2"),
+    ),
+    Mutation(
+        "reduce-scatter under way dropped for the next",
+        "src/parallel/parameter_unit.cpp",
+        "  reduction_.wait();\n  reduction_ = std::move(work);\n",
+        "  reduction_ = std::move(work);\n",
+        ("sharding.2", "golden.2"),
+    ),
+    Mutation(
+        "bfloat16 gradients summed in bfloat16",
+        "src/parallel/parameter_unit.cpp",
+        "const at::Tensor sum = at::empty({block_}, at::kFloat);",
+        "const at::Tensor sum = at::empty({block_}, outgoing_.scalar_type());",
+        ("sharding.2",),
+    ),
+    Mutation(
+        "values of --shard optimizer not gathered after a step",
+        "src/parallel/parameter_unit.cpp",
+        "  if (sharding_->sharded())\n    start_gather();\n",
+        "  if (sharding_->sharded())\n    gathering_.wait();\n",
+        ("sharding.2", "golden.2"),
+    ),
+    Mutation(
+        "released values used in backward",
+        "src/parallel/segment.cpp",
+        "  if (segment.backward_uses_values) segment.unit.gather();\n",
+        "",
+        ("sharding.2", "golden.2"),
+    ),
+    Mutation(
+        "memory of released values is kept",
+        "src/parallel/parameter_unit.cpp",
+        "  drop_memory(values_);\n  present_ = false;\n",
+        "  present_ = false;\n",
+        ("sharding.2",),
+    ),
+    Mutation(
+        "values released between forward and backward though they are to be held",
+        "src/parallel/parameter_unit.cpp",
+        " || (after_forward && !sharding_->policy().reshard_after_forward)",
+        "",
+        ("sharding.2", "plan.2"),
+    ),
+    Mutation(
+        "a shard filled from the beginning of its row",
+        "src/model/load_weights.cpp",
+        "mine.begin - part.begin - first * row, mine.size()",
+        "0, mine.size()",
+        ("weights.2", "golden.2"),
+    ),
+    Mutation(
+        "recomputation disturbs the random numbers drawn after it",
+        "src/parallel/segment.cpp",
+        "  ~ReplayedRandomness() { set_random_state(outside_); }\n",
+        "",
+        ("sharding.1",),
+    ),
+    Mutation(
+        "attention's output not computed again though the residual needs it",
+        "src/model/decoder.cpp",
+        "output_.value(), *tp_,\n                             WhenRecomputed::reuse)",
+        "output_.value(), *tp_,\n                             WhenRecomputed::skip)",
+        ("golden.1",),
+    ),
+    Mutation(
+        "every-K recomputes the other blocks",
+        "src/model/model.cpp",
+        "layer % every == 0",
+        "layer % every != 0",
+        ("plan.2",),
+    ),
+    Mutation(
+        "a plan forgets Ulysses' exchange in recomputation",
+        "src/engine/plan_traffic.cpp",
+        "recompute == Recompute::none ? 2 : 3",
+        "2",
+        ("plan.2",),
+    ),
+    Mutation(
+        "a unit's asynchronous transfers not counted as sent",
+        "src/comm/communicator.cpp",
+        "  sent_ += sent;\n",
+        "  if (!async) sent_ += sent;\n",
+        ("communicator.2", "plan.2"),
+    ),
+    Mutation(
+        "dp ranks balanced by number of sequences",
+        "src/data/packing.cpp",
+        "load[rank] += costs[entry];",
+        "load[rank] += costs[entry] / costs[entry];",
+        ("data.1",),
+    ),
+    Mutation(
+        "dp ranks balanced by tokens, whatever attention costs",
+        "src/engine/batcher.cpp",
+        "costs.push_back(flop_.of_sequence(lengths.back()));",
+        "costs.push_back(static_cast<double>(lengths.back()));",
+        ("plan.2",),
+    ),
+    Mutation(
         "clip coefficient may enlarge",
         "src/optim/clip.cpp",
         "std::min(1.0, max_norm / (norm + 1e-6))",
@@ -162,14 +274,14 @@ MUTATIONS = [
     Mutation(
         "tied embedding is a copy that drifts from the head",
         "src/model/decoder.cpp",
-        "vocab_parallel_embedding(input.tokens, embedding_.value(),",
-        "vocab_parallel_embedding(input.tokens, [&] {\n"
-        "    static const Decoder* owner = nullptr;\n"
-        "    static at::Tensor copy;\n"
-        "    if (owner != this) copy = embedding_.value().detach().clone();\n"
-        "    owner = this;\n"
-        "    return copy + (embedding_.value() - embedding_.value().detach());\n"
-        "  }(),",
+        "vocab_parallel_embedding(ids, embedding_.value(),",
+        "vocab_parallel_embedding(ids, [&] {\n"
+        "      static const Decoder* owner = nullptr;\n"
+        "      static at::Tensor copy;\n"
+        "      if (owner != this) copy = embedding_.value().detach().clone();\n"
+        "      owner = this;\n"
+        "      return copy + (embedding_.value() - embedding_.value().detach());\n"
+        "    }(),",
         ("golden.1", "edge_batches.2"),
     ),
     # Labels, positions, boundaries
@@ -209,8 +321,8 @@ MUTATIONS = [
     Mutation(
         "attention crosses sequence boundaries",
         "src/model/decoder.cpp",
-        "packed_attention(qkv, context.input.cu_seqlens,",
-        "packed_attention(qkv, {0, context.input.cu_seqlens.back()},",
+        "packed_attention(qkv, context.cu_seqlens,",
+        "packed_attention(qkv, {0, context.cu_seqlens.back()},",
         ("golden.1",),
     ),
     # Key/value heads that go to several cp ranks
@@ -303,7 +415,7 @@ MUTATIONS = [
     ),
     Mutation(
         "prime total length: the tail is cut off",
-        "src/data/batch.cpp",
+        "src/data/packing.cpp",
         "(tokens + multiple - 1) / multiple)",
         "tokens / multiple)",
         ("data.1", "edge_batches.2", "golden.2"),
@@ -328,7 +440,7 @@ MUTATIONS = [
     Mutation(
         "attention leaves padding as it finds it",
         "src/model/attention.cpp",
-        "    out.narrow(0, cu_seqlens.back(), out.size(0) - cu_seqlens.back()).zero_();\n",
+        "  out.narrow(0, cu_seqlens.back(), out.size(0) - cu_seqlens.back()).zero_();\n",
         "",
         ("ops.1",),
     ),

@@ -44,6 +44,7 @@ struct CheckpointDamage {
 
 /// Reads every byte of a checkpoint and compares it with the sums stored beside it; empty when all
 /// is well. `bytes` receives the number of bytes read, if not null.
-std::vector<CheckpointDamage> verify_checkpoint(const std::string& folder, int64_t* bytes = nullptr);
+std::vector<CheckpointDamage> verify_checkpoint(const std::string& folder,
+                                                int64_t* bytes = nullptr);
 
 }  // namespace archon

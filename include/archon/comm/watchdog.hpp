@@ -25,6 +25,22 @@ class Watchdog {
   std::unique_ptr<Thread> thread_;
 };
 
+/// Lets the main thread end the process after SIGTERM, for its lifetime: the watchdog says where
+/// this rank stands, and leaves it at that.
+class OrderlyEnd {
+ public:
+  OrderlyEnd();
+  ~OrderlyEnd();
+  OrderlyEnd(const OrderlyEnd&) = delete;
+  OrderlyEnd& operator=(const OrderlyEnd&) = delete;
+
+  /// Whether SIGTERM came to this process.
+  bool asked() const;
+  /// The ranks have agreed to end, whoever was asked: says where this one stands unless the
+  /// watchdog did, and takes the signal for answered.
+  void begin();
+};
+
 /// Marks one collective as under way in this process, for its lifetime. The texts must outlive
 /// the process's last collective.
 class CollectiveScope {

@@ -17,13 +17,20 @@ struct LoadedModel {
   std::string folder;
 };
 
+/// Where config.json, weights and tokenizer are: the folder of the checkpoint that `path` names
+/// (see find_checkpoint), or `path` itself.
+std::string model_folder(const std::string& path);
+
 /// How the parameters of such a run are stored.
 ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory);
 
 /// Reads the config, builds the model, applies the architecture's hooks (tp, then cp), activation
-/// checkpointing and sharding, allocates this rank's shares and fills them from the folder's
-/// weights. `mesh` must outlive the model.
-LoadedModel load_model(const std::string& folder, const Mesh& mesh, at::ScalarType dtype,
+/// checkpointing and sharding, and allocates this rank's shares, whose values are undefined. `path`
+/// is a HuggingFace folder or a checkpoint. `mesh` must outlive the model.
+LoadedModel allocate_model(const std::string& path, const Mesh& mesh, at::ScalarType dtype,
+                           const MemoryOptions& memory = {});
+/// The same, filled from the weights there.
+LoadedModel load_model(const std::string& path, const Mesh& mesh, at::ScalarType dtype,
                        const MemoryOptions& memory = {});
 
 /// Elements of all parameters, over all ranks.

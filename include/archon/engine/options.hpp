@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "archon/checkpoint/checkpoint_writer.hpp"
 #include "archon/mesh/mesh.hpp"
 #include "archon/model/model.hpp"
 #include "archon/optim/optimizer.hpp"
@@ -18,6 +19,7 @@ struct MemoryOptions {
   ShardMode shard = ShardMode::full;
   bool reshard_after_forward = true;
   ActivationOptions activations;
+  bool overlap = true;  ///< communicate while computing; off only to measure what that gains
 };
 
 /// What a model runs on and how: shared by train, eval and forward.
@@ -35,6 +37,16 @@ struct RunOptions {
 
 enum class LossKind { sft, critic };
 enum class OptimizerKind { adamw, sgd };
+
+/// When checkpoints are saved, how, and how many stay.
+struct SaveOptions {
+  int64_t every = 0;   ///< steps; 0 = not by steps
+  double minutes = 0;  ///< 0 = not by the clock
+  CheckpointOptions checkpoint;
+  int64_t keep = 0;  ///< the newest so many stay; 0 = all
+  /// Whether saves are planned, the one at the end included. A signal asks for one in any case.
+  bool planned() const { return every > 0 || minutes > 0; }
+};
 
 /// What --record writes and when.
 struct RecordOptions {
@@ -67,7 +79,8 @@ struct TrainOptions {
   double clip_grad_norm = 1.0;        ///< 0 = off
   int64_t max_skipped_steps = 10;     ///< in a row, for a norm that is not finite; 0 = any number
   LrSchedule schedule;                ///< total_steps is filled in by the trainer
-  bool resume_auto = true;            ///< false (--resume none): refuse a used output folder
+  SaveOptions save;
+  std::string resume = "auto";  ///< auto, none (refuse a used output folder), or a checkpoint
   RecordOptions record;
   ProfileOptions profile;
   std::string eval_data;

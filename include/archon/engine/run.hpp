@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <iosfwd>
+#include <optional>
 #include <string>
 
 #include "archon/comm/mpi.hpp"
@@ -14,8 +15,9 @@ namespace archon {
 /// The commands of the engine. train, eval and forward are collective over MPI_COMM_WORLD, with
 /// the same options on every rank. All throw InputError or RuntimeFailure.
 
-/// Trains as asked, and leaves metrics, record and model under `options.output`.
-void run_train(const TrainOptions& options, MpiEnvironment& mpi);
+/// Trains as asked, and leaves metrics, checkpoints, record and model under `options.output`. False
+/// when SIGTERM ended the run before its last step, with a checkpoint.
+bool run_train(const TrainOptions& options, MpiEnvironment& mpi);
 
 /// Writes the loss over a data set as one JSON object to `json_out`, on world rank 0 only.
 void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json_out);
@@ -27,5 +29,10 @@ void run_forward(const ForwardOptions& options, MpiEnvironment& mpi);
 /// and needs no MPI. `config_file` is a HuggingFace config.json.
 void run_init(const std::string& config_file, std::uint64_t seed, const std::string& output,
               at::ScalarType dtype, std::int64_t max_shard_bytes);
+
+/// Writes the weights of the checkpoint that `path` names as a HuggingFace folder; without `dtype`
+/// in the type that its config names. Runs in this process alone and needs no MPI.
+void run_export(const std::string& path, const std::string& output,
+                std::optional<at::ScalarType> dtype, std::int64_t max_shard_bytes);
 
 }  // namespace archon

@@ -14,6 +14,7 @@ struct StepCost {
   ActivitySeconds mean{}, largest{};  ///< over the ranks
   std::array<AxisTraffic, 6> sent{};  ///< each number is the largest rank's
   int64_t peak_memory_bytes = 0;      ///< resident, of the largest rank, since its start
+  int64_t wish = 0;                   ///< the largest of what the ranks gave to `gather`
 };
 
 /// Measures what happens on this rank between `begin` and `end`: seconds by activity, and traffic.
@@ -28,7 +29,8 @@ class StepMeter {
   /// Wall time between the two, on this rank.
   double seconds() const { return seconds_; }
   /// One all_gather of some hundred bytes a rank; outside of every step's traffic. Collective.
-  StepCost gather() const;
+  /// `wish` rides along, for what the ranks have to agree on at each step.
+  StepCost gather(int64_t wish = 0) const;
 
  private:
   using Clock = std::chrono::steady_clock;

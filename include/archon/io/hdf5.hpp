@@ -72,6 +72,8 @@ class File {
                        std::optional<at::ScalarType> dtype = {}) const;
   /// A dataset of exactly one element.
   double read_scalar(const std::string& dataset) const;
+  /// A scalar dataset of one string.
+  std::string read_string(const std::string& dataset) const;
 
   /// Writes a new dataset; groups on the way are made. A 0-d tensor becomes a scalar dataset.
   void write(const std::string& dataset, const at::Tensor& tensor);
@@ -96,6 +98,8 @@ class File {
   std::optional<std::string> string_attribute(const std::string& object,
                                               const std::string& name) const;
   std::optional<double> number_attribute(const std::string& object, const std::string& name) const;
+  std::optional<uint64_t> unsigned_attribute(const std::string& object,
+                                             const std::string& name) const;
 
   void flush();
   /// For what this class does not offer.

@@ -49,6 +49,10 @@ void for_each_whole_tensor(const Model& model, const StateDictAdapter& adapter, 
                            const std::function<at::Tensor(const Parameter&)>& select,
                            const std::function<void(const std::string&, const at::Tensor&)>& visit);
 
+/// Every tensor of a model's HF file, in its order, in `dtype`. The model needs no memory.
+std::vector<SafetensorsSpec> tensors_of(const Model& model, const StateDictAdapter& adapter,
+                                        at::ScalarType dtype);
+
 /// Writes what a HuggingFace folder holds besides weights: config.json from `hf`, with its "dtype"
 /// or "torch_dtype" set to `dtype`, and those files of the tokenizer, the chat template and the
 /// generation settings that `source_folder` has. Their names.

@@ -7,6 +7,8 @@
 #include <numeric>
 
 #include "archon/base/error.hpp"
+#include "archon/checkpoint/checkpoint_folder.hpp"
+#include "archon/checkpoint/checkpoint_reader.hpp"
 #include "archon/io/hdf5.hpp"
 #include "archon/io/safetensors.hpp"
 #include "archon/model/config.hpp"
@@ -146,6 +148,53 @@ void inspect_folder(const std::string& path) {
   print_tensors(entries);
 }
 
+// ---- checkpoints --------------------------------------------------------------------------------
+
+std::string show_megabytes(int64_t bytes) {
+  return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6);
+}
+
+void inspect_checkpoint(const std::string& folder) {
+  const CheckpointSummary found = summarize_checkpoint(folder);
+  std::cout << fmt::format("{}: checkpoint of step {}\n", folder, found.step);
+  const std::string files = fmt::format(", {} file{}", found.shards, found.shards == 1 ? "" : "s");
+  Table table;
+  table.add({"layout", found.layout + (found.shards > 0 ? files : "")});
+  table.add({"parameters", fmt::format("{} in {} tensors", found.parameters, found.tensors)});
+  table.add({"optimizer state", found.optimizer_state.empty()
+                                    ? "none"
+                                    : fmt::format("{}", fmt::join(found.optimizer_state, ", "))});
+  table.add({"size", show_megabytes(found.bytes)});
+  table.print(std::cout, "  ");
+  std::cout << "trainer:\n";
+  Table trainer;
+  for (const auto& [key, value] : found.trainer.items())
+    if (!value.is_structured()) trainer.add({key, value.dump()});
+  trainer.print(std::cout, "  ");
+}
+
+/// Reads all of it; says what is damaged, or what is in it. Exit code.
+int verify_and_inspect(const std::string& folder) {
+  constexpr int kDamaged = 2;  // wrong input
+  int64_t bytes = 0;
+  const std::vector<CheckpointDamage> damage = verify_checkpoint(folder, &bytes);
+  for (const CheckpointDamage& found : damage)
+    std::cout << fmt::format("damaged: {}/{}: {}\n", folder, found.file, found.what);
+  if (!damage.empty()) return kDamaged;
+  inspect_checkpoint(folder);
+  std::cout << fmt::format("sound: {} fit their checksums\n", show_megabytes(bytes));
+  return 0;
+}
+
+/// The folder of a checkpoint, "" if `path` names none. One that is not complete is one, too, when
+/// it is to be verified.
+std::string checkpoint_folder(const std::string& path, bool complete) {
+  for (const char* file : {"manifest.json", "index.h5"})
+    if (!complete && fs::exists(fs::path(path) / file)) return path;
+  const auto checkpoint = find_checkpoint(path);
+  return checkpoint ? checkpoint->folder : "";
+}
+
 bool begins_like_hdf5(const std::string& path) {
   constexpr std::string_view kSignature = "\x89HDF\r\n\x1a\n";
   std::string start(kSignature.size(), '\0');
@@ -155,19 +204,32 @@ bool begins_like_hdf5(const std::string& path) {
 
 class InspectCommand : public LocalCommand {
   void declare(OptionSet& options) override {
-    options.argument("FILE|DIR", path_, "HDF5 file, safetensors file, or HuggingFace model folder");
+    options.argument("FILE|DIR", path_,
+                     "HDF5 file, safetensors file, HuggingFace model folder, or checkpoint (also a "
+                     "run's output folder: its newest)");
     options.group("Options");
+    options.add("verify", flag(verify_),
+                "reads all of a checkpoint, compares it with its checksums and names what is "
+                "damaged; exit code 2 if anything is");
     options.add_settings_file();
   }
 
   std::vector<std::pair<std::string, std::string>> examples() const override {
     return {{"archon inspect train.h5", "a token dataset: sequences, tokens, targets"},
-            {"archon inspect run/hf", "a model: configuration, parameters, tensors"}};
+            {"archon inspect run/hf", "a model: configuration, parameters, tensors"},
+            {"archon inspect run/checkpoints/step-00000100 --verify",
+             "a checkpoint, and whether it is sound"}};
   }
 
   int run() override {
     ARCHON_VALIDATE(fs::exists(path_), "{} does not exist", path_);
-    if (fs::is_directory(path_))
+    const std::string checkpoint = checkpoint_folder(path_, /*complete=*/!verify_);
+    ARCHON_VALIDATE(!verify_ || !checkpoint.empty(),
+                    "{} is no checkpoint; only these have checksums to verify", path_);
+    if (verify_) return verify_and_inspect(checkpoint);
+    if (!checkpoint.empty())
+      inspect_checkpoint(checkpoint);
+    else if (fs::is_directory(path_))
       inspect_folder(path_);
     else if (begins_like_hdf5(path_))
       inspect_hdf5(path_);
@@ -182,6 +244,7 @@ class InspectCommand : public LocalCommand {
   }
 
   std::string path_;
+  bool verify_ = false;
 };
 
 }  // namespace

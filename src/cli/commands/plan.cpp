@@ -6,12 +6,15 @@
 #include "archon/base/error.hpp"
 #include "archon/data/dataset.hpp"
 #include "archon/data/sampler.hpp"
+#include "archon/engine/loaded_model.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "command.hpp"
 #include "table.hpp"
 
 namespace archon::cli {
 namespace {
+
+constexpr int kMostRanks = 1'000'000;
 
 double mib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 std::string show_mib(int64_t bytes) { return fmt::format("{:.1f}", mib(bytes)); }
@@ -53,6 +56,14 @@ void print_traffic(const TrafficPlan& traffic) {
   table.print(std::cout);
 }
 
+void print_plan(const StepPlan& plan, const BatchShape& batch) {
+  std::cout << fmt::format("{}, {} ranks; {} micro-batches per dp rank and step\n\n",
+                           to_string(plan.mesh), plan.mesh.size(), batch.front().size());
+  print_memory(plan.memory);
+  std::cout << '\n';
+  print_traffic(plan.traffic);
+}
+
 Json to_json(const MeshShape& mesh) { return {{"dp", mesh.dp}, {"cp", mesh.cp}, {"tp", mesh.tp}}; }
 
 Json to_json(const StepPlan& plan) {
@@ -79,11 +90,13 @@ Json to_json(const StepPlan& plan) {
 
 // ---- all meshes ---------------------------------------------------------------------------------
 
-/// What a mesh spends most of its memory on, and what would help.
+/// What a mesh spends most of its memory on, of that which can be changed, and what would help.
 std::string advice(const MemoryPhase& peak, const TrainOptions& train) {
   MemoryUse most = MemoryUse::masters;
-  for (int i = 0; i < kMemoryUses; ++i)
-    if (peak[static_cast<MemoryUse>(i)] > peak[most]) most = static_cast<MemoryUse>(i);
+  for (int i = 0; i < kMemoryUses; ++i) {
+    const auto use = static_cast<MemoryUse>(i);
+    if (use != MemoryUse::fixed && peak[use] > peak[most]) most = use;
+  }
   using Mode = ActivationCheckpointing::Mode;
   const MemoryOptions& memory = train.run.memory;
   const char* help = "more ranks";
@@ -135,7 +148,7 @@ class PlanCommand : public LocalCommand {
     RunOptions& run = train_.run;
     options.group("Model and batch");
     options.require("model", text(run.model, "DIR|FILE"),
-                    "HuggingFace folder, or its config.json; weights are not needed");
+                    "HuggingFace folder, its config.json, or checkpoint; weights are not needed");
     options.add("data", text(run.data, "FILE"),
                 "HDF5 token dataset whose lengths to plan with (its first step); without it every "
                 "sequence has --max-sequence tokens");
@@ -150,10 +163,11 @@ class PlanCommand : public LocalCommand {
     add_optimizer_option(options, train_);
     add_memory_options(options, run);
     options.group("Mesh, or number of ranks");
-    options.add("dp", integer(run.mesh.dp, 1), "data-parallel ranks [the rest of --world-size, or 1]");
-    options.add("cp", integer(run.mesh.cp, 1), "context-parallel ranks (Ulysses) [1]");
-    options.add("tp", integer(run.mesh.tp, 1), "tensor-parallel ranks [1]");
-    options.add("world-size", integer(world_size_, 1, 1'000'000),
+    options.add("dp", integer(run.mesh.dp, 1, kMostRanks),
+                "data-parallel ranks [the rest of --world-size, or 1]");
+    options.add("cp", integer(run.mesh.cp, 1, kMostRanks), "context-parallel ranks (Ulysses) [1]");
+    options.add("tp", integer(run.mesh.tp, 1, kMostRanks), "tensor-parallel ranks [1]");
+    options.add("world-size", integer(world_size_, 1, kMostRanks),
                 "number of ranks; without --dp, --cp and --tp all meshes of so many ranks");
     options.add("memory-per-rank", bytes(memory_per_rank_), "what each rank may use");
     options.group("Other");
@@ -189,14 +203,23 @@ class PlanCommand : public LocalCommand {
                     "--world-size N");
     ARCHON_VALIDATE(!train_.run.data.empty() || train_.batch_sequences > 0,
                     "--batch-sequences 0 means the whole file, and no --data FILE is given");
+    if (mesh_given()) mesh();
   }
 
+  /// Without --dp it is the rest of --world-size.
   MeshShape mesh() const {
     MeshShape mesh = train_.run.mesh;
     for (int* axis : {&mesh.cp, &mesh.tp}) *axis = std::max(1, *axis);
-    if (world_size_ == 0) mesh.dp = std::max(1, mesh.dp);
-    if (mesh.dp == 0) mesh.dp = -1;
-    return resolve_mesh_shape(mesh, world_size_ > 0 ? world_size_ : mesh.size());
+    const int64_t replica = int64_t{mesh.cp} * mesh.tp;
+    if (mesh.dp == 0) mesh.dp = static_cast<int>(std::max<int64_t>(1, world_size_ / replica));
+    const int64_t ranks = replica * mesh.dp;
+    ARCHON_VALIDATE(world_size_ == 0 || ranks == world_size_,
+                    "the mesh {} has {} ranks, but --world-size is {}; give axes whose product is "
+                    "{}, or leave out --dp where --cp times --tp divides it, or --world-size",
+                    to_string(mesh), ranks, world_size_, world_size_);
+    ARCHON_VALIDATE(ranks <= kMostRanks, "the mesh {} has {} ranks; a plan is for up to {}",
+                    to_string(mesh), ranks, kMostRanks);
+    return mesh;
   }
 
   /// Of the sequences of the first step.
@@ -219,20 +242,14 @@ class PlanCommand : public LocalCommand {
     const BatchShape batch =
         shape_of_batch(lengths(config), train_.run, config, train_.run.mesh);
     const StepPlan plan = plan_step(spec, config, train_, batch);
-    if (json_) {
+    if (json_)
       std::cout << to_json(plan).dump(1) << '\n';
-      return 0;
-    }
-    std::cout << fmt::format("{}, {} ranks; {} micro-batches per dp rank and step\n\n",
-                             to_string(plan.mesh), plan.mesh.size(), batch.front().size());
-    print_memory(plan.memory);
-    if (memory_per_rank_ > 0)
-      std::cout << fmt::format("{} {} MiB per rank\n",
-                               plan.memory.peak().total() <= memory_per_rank_ ? "fits in"
-                                                                              : "does not fit in",
-                               show_mib(memory_per_rank_));
-    std::cout << '\n';
-    print_traffic(plan.traffic);
+    else
+      print_plan(plan, batch);
+    const MemoryPhase& peak = plan.memory.peak();
+    ARCHON_VALIDATE(memory_per_rank_ == 0 || peak.total() <= memory_per_rank_,
+                    "{} does not fit in {} MiB per rank: it needs {} MiB, {}", to_string(plan.mesh),
+                    show_mib(memory_per_rank_), show_mib(peak.total()), advice(peak, train_));
     return 0;
   }
 
@@ -263,7 +280,7 @@ class PlanCommand : public LocalCommand {
 
   int run() override {
     load_plugins(plugins_);
-    const HfConfig hf = HfConfig::read(train_.run.model);
+    const HfConfig hf = HfConfig::read(model_folder(train_.run.model));
     const ModelSpec& spec = ModelRegistry::instance().find(hf.model_type());
     const DecoderConfig config = spec.parse_config(hf);
     return mesh_given() ? plan_mesh(spec, config) : list_meshes(spec, config);

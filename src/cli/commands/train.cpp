@@ -1,9 +1,14 @@
+#include <csignal>
+
 #include "archon/engine/run.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "command.hpp"
 
 namespace archon::cli {
 namespace {
+
+// What a shell or a launcher sees of a program that SIGTERM ended.
+constexpr int kExitTerminated = 128 + SIGTERM;
 
 class TrainCommand : public ParallelCommand {
   void declare(OptionSet& options) override {
@@ -26,8 +31,7 @@ class TrainCommand : public ParallelCommand {
 
   int run(MpiEnvironment& mpi) override {
     load_plugins(session_.plugins);
-    run_train(train_, mpi);
-    return 0;
+    return run_train(train_, mpi) ? 0 : kExitTerminated;
   }
 
   TrainOptions train_;

@@ -1,0 +1,26 @@
+#pragma once
+
+#include "archon/engine/options.hpp"
+#include "archon/io/json.hpp"
+#include "archon/mesh/mesh.hpp"
+
+namespace archon {
+
+/// How far a run has come.
+struct TrainerPosition {
+  int64_t step = 0;              ///< the last one done
+  int64_t skipped_in_a_row = 0;  ///< steps whose norm was not finite, up to this one
+};
+
+/// What a checkpoint tells beside tensors, the same on every rank: position, configuration, mesh,
+/// versions, and the state of every rank's random numbers. `sequences` are those of the data set.
+/// Collective over the mesh.
+Json trainer_state(const TrainerPosition& position, const TrainOptions& options, int64_t sequences,
+                   const Mesh& mesh);
+
+/// Takes a state up again; random numbers only on the mesh that it was saved on. Warns of every
+/// option on which the rest of the run depends and which is another one now.
+TrainerPosition restore_trainer_state(const Json& state, const TrainOptions& options,
+                                      int64_t sequences, const Mesh& mesh);
+
+}  // namespace archon

@@ -1,0 +1,91 @@
+#include "archon/engine/checkpointing.hpp"
+
+#include "archon/base/error.hpp"
+#include "archon/base/log.hpp"
+#include "archon/base/save_signal.hpp"
+#include "archon/checkpoint/checkpoint_folder.hpp"
+
+namespace archon {
+namespace {
+
+// Wishes; a larger one includes the smaller ones.
+constexpr int64_t kNothing = 0, kSave = 1, kSaveAndEnd = 2;
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+Checkpointing::Checkpointing(const TrainOptions& options, const LoadedModel& loaded,
+                             Optimizer& optimizer, const Mesh& mesh, Progress& progress,
+                             const std::string& resumed_from)
+    : options_(options.save),
+      folder_(options.output + "/checkpoints"),
+      last_step_(options.steps),
+      mesh_(mesh),
+      progress_(progress),
+      writer_(folder_, options.save.checkpoint, *loaded.model, optimizer, loaded.spec->adapter,
+              loaded.folder, mesh),
+      orderly_end_(std::in_place),
+      begin_(Clock::now()),
+      newest_(resumed_from) {}
+
+int64_t Checkpointing::wish() {
+  const bool save_signal = take_save_signal();
+  if (orderly_end_->asked()) return kSaveAndEnd;
+  const bool due_by_clock = mesh_.world().rank() == 0 && options_.minutes > 0 &&
+                            seconds_since(begin_) >= 60 * options_.minutes;
+  return save_signal || due_by_clock ? kSave : kNothing;
+}
+
+void Checkpointing::after_step(int64_t step, int64_t wish, const std::function<Json()>& state) {
+  tell(writer_.poll());
+  ended_ = wish == kSaveAndEnd;
+  if (ended_) orderly_end_->begin();
+  const bool due = wish != kNothing || (options_.every > 0 && step % options_.every == 0) ||
+                   (step == last_step_ && options_.planned());
+  if (due) save(step, state);
+}
+
+void Checkpointing::save(int64_t step, const std::function<Json()>& state) {
+  tell(writer_.finish());
+  begin_ = Clock::now();
+  const CheckpointResult result = writer_.save(step, state());
+  seconds_paused_ = seconds_since(begin_);
+  tell(result);
+}
+
+void Checkpointing::tell(const CheckpointResult& result) {
+  if (result.step == 0) return;
+  progress_.interrupt();
+  last_ = result;
+  if (!result.complete) {
+    log::warning("no checkpoint of step {}: {}; {}", result.step, result.failure, good_one());
+    return;
+  }
+  newest_ = result.folder;
+  log::info("checkpoint of step {} in {:.2f} s{}: {}", result.step, seconds_since(begin_),
+            options_.checkpoint.async
+                ? fmt::format(", of which training stood still for {:.2f} s", seconds_paused_)
+                : "",
+            result.folder);
+  if (mesh_.world().rank() == 0) prune_checkpoints(folder_, options_.keep);
+}
+
+void Checkpointing::finish() {
+  tell(writer_.finish());
+  orderly_end_.reset();
+}
+
+void Checkpointing::ensure_saved() const {
+  ARCHON_ENSURE(last_.step == 0 || last_.complete,
+                "the last checkpoint, of step {}, was not written: {}; {}", last_.step,
+                last_.failure, good_one());
+}
+
+std::string Checkpointing::good_one() const {
+  return newest_.empty() ? "there is none yet" : "the newest good one is " + newest_;
+}
+
+}  // namespace archon

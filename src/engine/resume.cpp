@@ -1,0 +1,110 @@
+#include "archon/engine/resume.hpp"
+
+#include <filesystem>
+
+#include "archon/base/error.hpp"
+#include "archon/base/log.hpp"
+#include "archon/checkpoint/checkpoint_reader.hpp"
+#include "archon/comm/rank_zero.hpp"
+#include "archon/io/files.hpp"
+
+namespace archon {
+namespace fs = std::filesystem;
+namespace {
+
+using Entries = std::vector<CheckpointEntry>;
+
+bool has_step_folder(const std::string& folder) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored))
+    if (entry.path().filename().string().starts_with("step-")) return true;
+  return false;
+}
+
+/// The checkpoints of a run, newest first. A run of which nothing whole is left does not silently
+/// begin afresh.
+Entries checkpoints_in(const std::string& folder) {
+  const Entries complete = list_checkpoints(folder);
+  ARCHON_VALIDATE(!complete.empty() || !has_step_folder(folder),
+                  "no checkpoint in {} is complete; remove the folder to begin afresh, or give "
+                  "--resume DIR",
+                  folder);
+  return complete;
+}
+
+Entries named_checkpoints(const std::string& path) {
+  for (const std::string& folder : {path + "/checkpoints", path})
+    if (fs::is_directory(folder))
+      if (const Entries found = checkpoints_in(folder); !found.empty()) return found;
+  const auto found = find_checkpoint(path);
+  ARCHON_VALIDATE(found,
+                  "--resume {} is no checkpoint; give auto, none, or a folder of a checkpoint or of "
+                  "a run with checkpoints",
+                  path);
+  return {*found};
+}
+
+/// A run goes on in its own folder, from its newest checkpoint, or in a new folder.
+void check_place(const TrainOptions& options, const CheckpointEntry& first, const Entries& own,
+                 bool used) {
+  std::error_code ignored;
+  const bool inside =
+      fs::equivalent(fs::path(first.folder).parent_path(), options.output + "/checkpoints", ignored);
+  ARCHON_VALIDATE(inside || !used,
+                  "--output {} holds a run already, and --resume {} is a checkpoint of another one; "
+                  "choose another folder, or give --resume auto to go on with the run there",
+                  options.output, options.resume);
+  ARCHON_VALIDATE(!inside || own.empty() || own.front().step <= first.step,
+                  "--resume {} goes back to step {}, but {} is newer and would be taken for this "
+                  "run's; remove the newer ones, or choose another --output",
+                  options.resume, first.step, own.front().folder);
+}
+
+Entries find_candidates(const TrainOptions& options) {
+  const bool lines = fs::exists(options.output + "/metrics.jsonl");
+  const Entries own = checkpoints_in(options.output + "/checkpoints");
+  const bool used = lines || !own.empty();
+  ARCHON_VALIDATE(options.resume != "none" || !used,
+                  "--output {} holds a run already and --resume is none; choose another folder, "
+                  "or remove this one",
+                  options.output);
+  if (options.resume == "auto" || options.resume == "none") {
+    if (used && own.empty())
+      log::warning("{} holds a run without a checkpoint; it is replaced", options.output);
+    return own;
+  }
+  const Entries named = named_checkpoints(options.resume);
+  check_place(options, named.front(), own, used);
+  return named;
+}
+
+}  // namespace
+
+Entries prepare_output(const TrainOptions& options, const Mesh& mesh) {
+  Json found = Json::array();
+  check_on_rank_zero(mesh.world(), [&] {
+    for (const CheckpointEntry& entry : find_candidates(options))
+      found.push_back({{"step", entry.step}, {"folder", entry.folder}});
+    ensure_writable_folder(options.output);
+  });
+  // Other hosts may see a shared file system a little later: rank 0 decides for all.
+  Entries entries;
+  for (const Json& entry : Json::parse(mesh.world().broadcast(found.dump(), 0)))
+    entries.push_back({entry.at("step").get<int64_t>(), entry.at("folder").get<std::string>()});
+  return entries;
+}
+
+LoadedCheckpoint load_newest(const Entries& candidates, const LoadedModel& loaded,
+                             Optimizer& optimizer, const Mesh& mesh) {
+  for (const CheckpointEntry& entry : candidates) try {
+      Json trainer =
+          load_checkpoint(entry.folder, *loaded.model, &optimizer, loaded.spec->adapter, mesh);
+      return {entry.folder, std::move(trainer)};
+    } catch (const InputError& error) {
+      if (&entry == &candidates.back()) throw;
+      log::warning("{}; the checkpoint before it is taken", error.what());
+    }
+  throw_runtime_failure("no checkpoint to load");
+}
+
+}  // namespace archon

@@ -1,0 +1,123 @@
+#include "archon/engine/trainer_state.hpp"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/empty.h>
+#include <torch/headeronly/version.h>
+
+#include <algorithm>
+#include <array>
+
+#include "archon/base/log.hpp"
+#include "archon/base/version.hpp"
+
+namespace archon {
+namespace {
+
+// What decides about the steps to come, apart from schedule and length, which users change.
+constexpr std::array kDecisive = {"data-sequences", "batch-sequences", "shuffle", "seed",
+                                  "loss",           "dtype"};
+
+const char* shape_name(LrSchedule::Shape shape) {
+  switch (shape) {
+    case LrSchedule::Shape::linear:
+      return "linear";
+    case LrSchedule::Shape::cosine:
+      return "cosine";
+    default:
+      return "constant";
+  }
+}
+
+/// Named like the options.
+Json configuration(const TrainOptions& options, int64_t sequences) {
+  return {{"model", options.run.model},
+          {"data", options.run.data},
+          {"data-sequences", sequences},
+          {"batch-sequences", options.batch_sequences},
+          {"shuffle", options.shuffle ? "on" : "off"},
+          {"seed", options.run.seed},
+          {"micro-batch-tokens", options.run.micro_batch_tokens},
+          {"dtype", options.run.dtype == at::kFloat ? "float32" : "bfloat16"},
+          {"loss", options.loss == LossKind::sft ? "sft" : "critic"},
+          {"optimizer", options.optimizer == OptimizerKind::adamw ? "adamw" : "sgd"},
+          {"weight-decay", options.adamw.weight_decay},
+          {"clip-grad-norm", options.clip_grad_norm},
+          {"lr", options.schedule.lr},
+          {"lr-schedule", shape_name(options.schedule.shape)},
+          {"warmup-steps", options.schedule.warmup_steps},
+          {"min-lr-ratio", options.schedule.min_ratio},
+          {"steps", options.steps}};
+}
+
+Json to_json(const MeshShape& mesh) { return {{"dp", mesh.dp}, {"cp", mesh.cp}, {"tp", mesh.tp}}; }
+
+std::string to_hex(const uint8_t* bytes, int64_t count) {
+  std::string text;
+  for (int64_t i = 0; i < count; ++i) text += fmt::format("{:02x}", bytes[i]);
+  return text;
+}
+
+at::Tensor from_hex(const std::string& text) {
+  const at::Tensor bytes = at::empty({static_cast<int64_t>(text.size() / 2)}, at::kByte);
+  for (int64_t i = 0; i < bytes.numel(); ++i)
+    bytes.mutable_data_ptr<uint8_t>()[i] =
+        static_cast<uint8_t>(std::stoi(text.substr(2 * i, 2), nullptr, 16));
+  return bytes;
+}
+
+/// Of each rank's default generator; a single one where all are alike.
+Json random_states(const Communicator& world) {
+  const at::Tensor mine = at::detail::getDefaultCPUGenerator().get_state();
+  const int64_t bytes = mine.numel();
+  const at::Tensor all = at::empty({world.size(), bytes}, at::kByte);
+  world.all_gather(all, mine.view({1, bytes}));
+  Json states = Json::array();
+  for (int64_t rank = 0; rank < world.size(); ++rank)
+    states.push_back(to_hex(all.const_data_ptr<uint8_t>() + rank * bytes, bytes));
+  if (std::all_of(states.begin(), states.end(), [&](const Json& s) { return s == states[0]; }))
+    return Json::array({states[0]});
+  return states;
+}
+
+void restore_random_state(const Json& states, const Communicator& world) {
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const Json& mine = states.at(states.size() == 1 ? 0 : static_cast<std::size_t>(world.rank()));
+  generator.set_state(from_hex(mine.get<std::string>()));
+}
+
+std::string text_of(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+void compare(const Json& before, const Json& now) {
+  for (const char* const name : kDecisive) {
+    const Json was = before.value(name, Json());
+    if (was == now.at(name)) continue;
+    log::warning("--{} was {} when the checkpoint was saved and is {} now: the run goes on, but not "
+                 "as it would have",
+                 name, text_of(was), text_of(now.at(name)));
+  }
+}
+
+}  // namespace
+
+Json trainer_state(const TrainerPosition& position, const TrainOptions& options, int64_t sequences,
+                   const Mesh& mesh) {
+  return {{"step", position.step},
+          {"skipped_in_a_row", position.skipped_in_a_row},
+          {"configuration", configuration(options, sequences)},
+          {"mesh", to_json(mesh.shape())},
+          {"archon_version", version()},
+          {"torch_version", TORCH_VERSION},
+          {"random", random_states(mesh.world())}};
+}
+
+TrainerPosition restore_trainer_state(const Json& state, const TrainOptions& options,
+                                      int64_t sequences, const Mesh& mesh) {
+  compare(state.at("configuration"), configuration(options, sequences));
+  if (state.at("mesh") == to_json(mesh.shape()))
+    restore_random_state(state.at("random"), mesh.world());
+  return {state.at("step").get<int64_t>(), state.at("skipped_in_a_row").get<int64_t>()};
+}
+
+}  // namespace archon
