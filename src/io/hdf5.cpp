@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <fmt/ranges.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -161,17 +162,34 @@ at::Tensor writable(const at::Tensor& tensor) {
   return tensor.cpu().to(stored_type(tensor.scalar_type())).contiguous();
 }
 
-/// Writes and closes: HDF5 hands small writes to the system only when a dataset is closed.
-void write_and_close(const std::string& file_path, const std::string& path, Handle dataset,
+/// Lets HDF5 write what is left of a file to memory, where the disk refuses it: it cannot close
+/// the file otherwise, and crashes over it when the process ends.
+void write_to_memory(hid_t file) {
+  void* descriptor = nullptr;
+  if (H5Fget_vfd_handle(file, H5P_DEFAULT, &descriptor) < 0) return;
+  const int memory = ::memfd_create("archon-hdf5", MFD_CLOEXEC);
+  if (memory < 0) return;
+  ::dup2(memory, *static_cast<int*>(descriptor));
+  ::close(memory);
+}
+
+/// Writes and closes: HDF5 hands small writes to the system only when a dataset is flushed, and
+/// does not survive a close that fails.
+void write_and_close(const std::string& file_path, const std::string& path, const Handle dataset,
                      hid_t space, const at::Tensor& host) {
   const Handle type = make_type(host.scalar_type());
   const Handle memory = make_space(host.sizes());
-  if (host.numel() > 0)
-    ARCHON_HDF5(RuntimeFailure,
-                H5Dwrite(dataset.get(), type.get(), memory.get(), space, H5P_DEFAULT,
-                         host.const_data_ptr()),
-                "{}: cannot write {}", file_path, path);
-  ARCHON_HDF5(RuntimeFailure, H5Dclose(dataset.release()), "{}: cannot write {}", file_path, path);
+  try {
+    if (host.numel() > 0)
+      ARCHON_HDF5(RuntimeFailure,
+                  H5Dwrite(dataset.get(), type.get(), memory.get(), space, H5P_DEFAULT,
+                           host.const_data_ptr()),
+                  "{}: cannot write {}", file_path, path);
+    ARCHON_HDF5(RuntimeFailure, H5Dflush(dataset.get()), "{}: cannot write {}", file_path, path);
+  } catch (const RuntimeFailure&) {
+    write_to_memory(Handle(H5Iget_file_id(dataset.get())).get());
+    throw;
+  }
 }
 
 void ensure_row_shape(const std::string& file_path, const DatasetInfo& info,
@@ -252,6 +270,10 @@ File File::append(const std::string& path) {
                   "output",
                   path);
   return file;
+}
+
+File::~File() {
+  if (id_.get() >= 0 && H5Fflush(id_.get(), H5F_SCOPE_LOCAL) < 0) write_to_memory(id_.get());
 }
 
 bool File::has(const std::string& dataset) const {

@@ -1,5 +1,7 @@
 // What a save leaves on the disk, from every mesh.
 #include <ATen/ops/equal.h>
+#include <sched.h>
+#include <sys/mount.h>
 
 #include <csignal>
 #include <set>
@@ -259,6 +261,7 @@ BOOST_AUTO_TEST_CASE(an_abandoned_save_leaves_no_checkpoint) {
   run.mesh.world().barrier();
   // The next run's save of that step is not disturbed by what is there.
   const auto result = run.writer(folder.path()).save(kStep, kTrainer);
+  BOOST_CHECK(result.complete);
   const auto want = run.tensors();
   if (run.mesh.world().rank() == 0) check_shards(result.folder, want);
 }
@@ -304,27 +307,50 @@ BOOST_AUTO_TEST_CASE(failures_are_told_and_leave_what_was_there) {
 }
 
 // The system's own refusals: files may not grow, and the folder cannot be made.
-BOOST_AUTO_TEST_CASE(a_full_disk_and_a_missing_folder_are_told) {
+BOOST_AUTO_TEST_CASE(files_that_may_not_grow_and_a_missing_folder_are_told) {
   std::signal(SIGXFSZ, SIG_IGN);  // as the program does
   SavedRun run(kModel, any_mesh(), ShardMode::full);
   const SharedFolder folder(run.mesh.world());
-  for (const CheckpointOptions& options :
-       {CheckpointOptions{}, CheckpointOptions{.layout = CheckpointLayout::single}}) {
-    CheckpointWriter writer = run.writer(folder.path(), options);
-    CheckpointResult result;
-    {
-      const FileSizeLimit limit(100000);
-      result = writer.save(kStep, kTrainer);
-    }
-    BOOST_CHECK(!result.complete);
-    BOOST_CHECK_MESSAGE(result.failure.ends_with("File too large"), result.failure);
-    if (run.mesh.world().rank() == 0) check_names(folder.path(), {});
-    run.mesh.world().barrier();
+  CheckpointWriter writer = run.writer(folder.path());
+  CheckpointResult result;
+  {
+    const FileSizeLimit limit(100000);
+    result = writer.save(kStep, kTrainer);
   }
-  if (run.mesh.world().rank() == 0) write_bytes(folder.path() + "/file", "no folder");
+  BOOST_CHECK(!result.complete);
+  BOOST_CHECK_MESSAGE(result.failure.ends_with("File too large"), result.failure);
+  if (run.mesh.world().rank() == 0) {
+    check_names(folder.path(), {});
+    write_bytes(folder.path() + "/file", "no folder");
+  }
   run.mesh.world().barrier();
-  const auto result = run.writer(folder.path() + "/file").save(kStep, kTrainer);
+  result = run.writer(folder.path() + "/file").save(kStep, kTrainer);
   BOOST_CHECK_MESSAGE(result.failure.starts_with("rank 0: cannot make the folder") &&
                           result.failure.ends_with("Not a directory"),
                       result.failure);
+}
+
+// Needs the right to mount a small disk, which one process sees alone.
+BOOST_AUTO_TEST_CASE(a_full_disk_is_told) {
+  if (ranks() > 1) return;
+  const TemporaryFolder folder;
+  const bool mounted = ::unshare(CLONE_NEWNS) == 0 &&
+                       ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                       ::mount("tmpfs", folder.path().c_str(), "tmpfs", 0, "size=200k") == 0;
+  if (!mounted) {
+    BOOST_TEST_MESSAGE("not checked: no disk can be mounted here");
+    return;
+  }
+  SavedRun run(kModel, any_mesh(), ShardMode::full);
+  for (const CheckpointOptions& options :
+       {CheckpointOptions{}, CheckpointOptions{.async = true}, CheckpointOptions{.compression = 1},
+        CheckpointOptions{.layout = CheckpointLayout::single}}) {
+    CheckpointWriter writer = run.writer(folder.path(), options);
+    CheckpointResult result = writer.save(kStep, kTrainer);
+    if (options.async) result = writer.finish();
+    BOOST_CHECK(!result.complete);
+    BOOST_CHECK_MESSAGE(result.failure.ends_with("No space left on device"), result.failure);
+    check_names(folder.path(), {});
+  }
+  ::umount(folder.path().c_str());
 }

@@ -9,7 +9,7 @@ using namespace archon::test;
 namespace {
 
 const std::vector<std::string> kCommands = {"train",   "eval",   "forward", "init", "diff",
-                                            "inspect", "doctor", "plugins", "plan"};
+                                            "inspect", "doctor", "plugins", "plan", "export"};
 
 }  // namespace
 
@@ -114,7 +114,8 @@ BOOST_AUTO_TEST_CASE(every_option_of_the_contract_is_in_the_help) {
         "threads"}},
       {"init", {"config", "seed", "output", "dtype", "max-shard-size", "plugin"}},
       {"diff", {"rtol", "atol", "tolerances", "only", "ignore", "json", "rows", "config"}},
-      {"inspect", {"config"}},
+      {"export", {"checkpoint", "output", "dtype", "max-shard-size", "plugin"}},
+      {"inspect", {"verify", "config"}},
       {"plan",
        {"model",
         "data",

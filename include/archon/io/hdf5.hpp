@@ -53,6 +53,9 @@ class File {
   static File create(const std::string& path, const std::string& schema, int schema_version);
   /// Opens a file that Archon wrote, to go on writing; InputError if it is not there or is not one.
   static File append(const std::string& path);
+  File(File&&) = default;
+  File& operator=(File&&) = default;
+  ~File();
 
   const std::string& path() const { return path_; }
   /// Whether a dataset (not a group) is at this path; a leading "/" may be left out everywhere.
