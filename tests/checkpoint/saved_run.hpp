@@ -79,7 +79,9 @@ struct SavedRun {
     for (const Parameter* parameter : loaded.model->parameters())
       for (std::size_t part = 0; part < parameter->parts().size(); ++part) {
         const std::string name = loaded.spec->adapter.to_hf(parameter->parts()[part].name);
-        whole["/parameters/" + name] = gather_part(*parameter, part, parameter->master(), mesh);
+        // On one rank these are the run's own memory.
+        whole["/parameters/" + name] =
+            gather_part(*parameter, part, parameter->master(), mesh).clone();
         for (const auto& [kind, tensor] : state[name])
           whole["/optimizer/" + kind + "/" + name] =
               gather_part(*parameter, part, padded(*parameter, part, tensor), mesh);
