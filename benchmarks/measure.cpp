@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
 #include "archon/base/threads.hpp"
@@ -57,6 +58,19 @@ double thread_cpu_seconds(const std::string& name) {
     return nanoseconds * 1e-9;
   }
   return 0;
+}
+
+WorkFolder::WorkFolder(const Communicator& world, const std::string& parent)
+    : owner_(world.rank() == 0) {
+  std::string name = parent + "/archon-benchmark-XXXXXX";
+  if (owner_)
+    ARCHON_ENSURE(::mkdtemp(name.data()) != nullptr, "no folder can be made at {}", name);
+  path_ = world.broadcast(name, 0);
+}
+
+WorkFolder::~WorkFolder() {
+  std::error_code ignored;
+  if (owner_) std::filesystem::remove_all(path_, ignored);
 }
 
 int64_t minor_faults() {

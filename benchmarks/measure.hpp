@@ -28,6 +28,20 @@ double seconds(const Communicator& group, const std::function<void()>& body);
 /// Processor seconds so far of this process's thread of that name; 0 where there is none.
 double thread_cpu_seconds(const std::string& name);
 
+/// A folder of rank 0's below `parent`, known to all ranks and removed at the end.
+class WorkFolder {
+ public:
+  WorkFolder(const Communicator& world, const std::string& parent);
+  ~WorkFolder();
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  bool owner_;
+  std::string path_;
+};
+
 /// Page faults of this process so far that needed no disk.
 int64_t minor_faults();
 

@@ -96,28 +96,6 @@ Settings parse(int argc, char** argv) {
   return s;
 }
 
-/// A folder of rank 0's for model and data, removed at the end.
-class WorkFolder {
- public:
-  explicit WorkFolder(const Communicator& world) : owner_(world.rank() == 0) {
-    std::string name = (fs::temp_directory_path() / "archon-benchmark-XXXXXX").string();
-    if (owner_)
-      ARCHON_ENSURE(::mkdtemp(name.data()) != nullptr, "no folder can be made at {}", name);
-    path_ = world.broadcast(name, 0);
-  }
-  ~WorkFolder() {
-    std::error_code ignored;
-    if (owner_) fs::remove_all(path_, ignored);
-  }
-  WorkFolder(const WorkFolder&) = delete;
-  WorkFolder& operator=(const WorkFolder&) = delete;
-  std::string operator/(const char* name) const { return path_ + "/" + name; }
-
- private:
-  bool owner_;
-  std::string path_;
-};
-
 std::vector<int64_t> cycle_lengths(int64_t tokens) {
   std::vector<int64_t> lengths;
   for (std::size_t i = 0; tokens > 0; ++i) {
@@ -275,7 +253,7 @@ void run(const Settings& settings, MpiEnvironment& mpi) {
   set_threads(mpi, settings.threads);
   load_plugins({});
   const Mesh mesh(resolve_mesh_shape(settings.mesh, mpi.world_size()), MPI_COMM_WORLD);
-  const WorkFolder folder(mesh.world());
+  const WorkFolder folder(mesh.world(), fs::temp_directory_path().string());
   const int64_t start = resident_memory_bytes();
   const std::vector<int64_t> lengths = cycle_lengths(settings.tokens);
   if (mpi.world_rank() == 0) {

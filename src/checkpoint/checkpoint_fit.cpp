@@ -8,7 +8,7 @@
 namespace archon {
 namespace {
 
-using Shapes = std::map<std::string, std::vector<int64_t>>;  // by path
+using Shapes = std::map<std::string, std::vector<int64_t>>;  // by HuggingFace name
 
 /// Of one weight: "exp_avg", "exp_avg_sq".
 std::set<std::string> kinds_of_state(Optimizer& optimizer) {
@@ -31,25 +31,20 @@ void check_optimizer(const SavedCheckpoint& saved, const std::set<std::string>& 
                   saved.folder(), show_kinds(there), show_kinds(kinds));
 }
 
-Shapes shapes_of_run(const Model& model, const std::set<std::string>& kinds,
-                     const StateDictAdapter& adapter) {
+Shapes shapes_of(const Model& model, const StateDictAdapter& adapter) {
   Shapes shapes;
   for (const Parameter* parameter : model.parameters())
-    for (const ParameterPart& part : parameter->parts()) {
-      const std::string name = adapter.to_hf(part.name);
-      shapes[kParameterGroup + name] = part.shape;
-      for (const std::string& kind : kinds)
-        shapes[kOptimizerGroup + kind + "/" + name] = part.shape;
-    }
+    for (const ParameterPart& part : parameter->parts())
+      shapes[adapter.to_hf(part.name)] = part.shape;
   return shapes;
 }
 
-/// Every tensor of the run is there in its shape, and nothing else.
-void check_tensors(const SavedCheckpoint& saved, Shapes wanted, bool with_optimizer) {
+/// Every tensor is there in its shape below `group`, and nothing else.
+void check_group(const SavedCheckpoint& saved, const std::string& group, Shapes wanted) {
   Misfits misfits;
   for (const h5::DatasetInfo& info : saved.tensors()) {
-    if (!with_optimizer && info.path.starts_with(kOptimizerGroup)) continue;
-    const auto found = wanted.extract(info.path);
+    if (!info.path.starts_with(group)) continue;
+    const auto found = wanted.extract(info.path.substr(group.size()));
     if (found.empty())
       misfits.add("unexpected", info.path);
     else if (found.mapped() != info.shape)
@@ -57,7 +52,7 @@ void check_tensors(const SavedCheckpoint& saved, Shapes wanted, bool with_optimi
                   fmt::format("{} [{}], the model needs [{}]", info.path,
                               fmt::join(info.shape, ", "), fmt::join(found.mapped(), ", ")));
   }
-  for (const auto& [path, shape] : wanted) misfits.add("missing", path);
+  for (const auto& [name, shape] : wanted) misfits.add("missing", group + name);
   misfits.throw_if_any(saved.folder());
 }
 
@@ -75,12 +70,12 @@ std::set<std::string> kinds_of_state(const SavedCheckpoint& saved) {
 
 void check_fit(const SavedCheckpoint& saved, const Model& model, Optimizer* optimizer,
                const StateDictAdapter& adapter) {
-  std::set<std::string> kinds;
-  if (optimizer != nullptr) {
-    kinds = kinds_of_state(*optimizer);
-    check_optimizer(saved, kinds);
-  }
-  check_tensors(saved, shapes_of_run(model, kinds, adapter), optimizer != nullptr);
+  const Shapes shapes = shapes_of(model, adapter);
+  check_group(saved, kParameterGroup, shapes);
+  if (optimizer == nullptr) return;
+  const std::set<std::string> kinds = kinds_of_state(*optimizer);
+  check_optimizer(saved, kinds);
+  for (const std::string& kind : kinds) check_group(saved, kOptimizerGroup + kind + "/", shapes);
 }
 
 }  // namespace archon

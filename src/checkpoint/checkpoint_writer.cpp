@@ -34,12 +34,12 @@ struct Part {
 
 Json to_json(const std::vector<ManifestFile>& files) {
   Json list = Json::array();
-  for (const ManifestFile& file : files) list.push_back({file.name, file.bytes, file.xxh3_64});
+  for (const ManifestFile& file : files) list.push_back(to_json(file));
   return list;
 }
 
 void add_files(Manifest& manifest, const Json& list) {
-  for (const Json& file : list) manifest.files.push_back({file.at(0), file.at(1), file.at(2)});
+  for (const Json& file : list) manifest.files.push_back(parse_manifest_file(file));
 }
 
 void make_empty_folder(const std::string& path) {

@@ -1,117 +1,113 @@
 #include "archon/checkpoint/compare.hpp"
 
 #include <fmt/ranges.h>
-#include <fnmatch.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <functional>
 #include <limits>
-#include <numeric>
 #include <set>
 
 #include "archon/base/error.hpp"
-#include "tensor_source.hpp"
+#include "measure.hpp"
+#include "path_pattern.hpp"
 
 namespace archon {
 namespace {
 
 using h5::DatasetInfo;
 using Status = DatasetDifference::Status;
+using DatasetList = std::map<std::string, DatasetInfo>;
 
-constexpr int64_t kBlockElements = 1 << 20;  // 8 MiB of double precision
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-bool matches(const std::vector<std::string>& patterns, const std::string& path) {
-  const char* bare = path.c_str() + (path.starts_with('/') ? 1 : 0);
-  return std::ranges::any_of(patterns, [&](const std::string& pattern) {
-    return fnmatch(pattern.c_str(), path.c_str(), 0) == 0 || fnmatch(pattern.c_str(), bare, 0) == 0;
-  });
-}
-
 bool wanted(const CompareOptions& options, const std::string& path) {
-  return !matches(options.ignore, path) && (options.only.empty() || matches(options.only, path));
+  const auto matches = [&](const std::string& pattern) { return matches_path(pattern, path); };
+  return std::ranges::none_of(options.ignore, matches) &&
+         (options.only.empty() || std::ranges::any_of(options.only, matches));
 }
 
 bool holds_numbers(const DatasetInfo& info) { return info.dtype != at::ScalarType::Undefined; }
 
-int64_t elements(const std::vector<int64_t>& shape) {
-  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
-}
+// ---- tolerances ---------------------------------------------------------------------------------
 
-/// What is known of a pair of datasets after some of their elements.
-struct Measure {
-  double largest = 0;  ///< finite magnitude in A
-  double max_abs = 0;
-  int64_t where = -1;  ///< flat index of max_abs
-  double dot = 0, square_a = 0, square_b = 0;
-  int64_t not_finite_a = 0, not_finite_b = 0;
-
-  void add(int64_t index, double a, double b, bool same) {
-    const bool finite_a = std::isfinite(a), finite_b = std::isfinite(b);
-    not_finite_a += !finite_a;
-    not_finite_b += !finite_b;
-    if (finite_a) largest = std::max(largest, std::abs(a));
-    double difference = kInfinity;
-    if (finite_a && finite_b) {
-      dot += a * b;
-      square_a += a * a;
-      square_b += b * b;
-      // Different integers may be rounded together; they differ by at least 1.
-      difference = a == b ? 1 : std::abs(a - b);
-    }
-    if (!same && (where < 0 || difference > max_abs)) {
-      max_abs = difference;
-      where = index;
-    }
+/// Which bounds hold for which dataset.
+class Bounds {
+ public:
+  explicit Bounds(const CompareOptions& options)
+      : options_(options), used_(options.tolerances.size(), false) {
+    check(options.rtol, options.atol);
+    for (const Tolerance& each : options.tolerances)
+      check(each.rtol, each.atol.value_or(options.atol));
   }
 
-  double cosine() const {
-    if (square_a == 0 && square_b == 0) return 1;
-    const double lengths = std::sqrt(square_a) * std::sqrt(square_b);
-    return lengths == 0 ? 0 : std::clamp(dot / lengths, -1.0, 1.0);
+  /// Sets rtol and atol of `dataset`.
+  void apply(DatasetDifference& dataset) {
+    const auto found = std::ranges::find_if(options_.tolerances, [&](const Tolerance& each) {
+      return matches_path(each.pattern, dataset.path);
+    });
+    const bool by_pattern = found != options_.tolerances.end();
+    if (by_pattern) used_[static_cast<std::size_t>(found - options_.tolerances.begin())] = true;
+    dataset.rtol = by_pattern ? found->rtol : options_.rtol;
+    dataset.atol = by_pattern ? found->atol.value_or(options_.atol) : options_.atol;
   }
+
+  std::vector<std::string> unused() const {
+    std::vector<std::string> patterns;
+    for (std::size_t i = 0; i < used_.size(); ++i)
+      if (!used_[i]) patterns.push_back(options_.tolerances[i].pattern);
+    return patterns;
+  }
+
+ private:
+  static void check(double rtol, double atol) {
+    const auto is_tolerance = [](double value) { return std::isfinite(value) && value >= 0; };
+    ARCHON_VALIDATE(is_tolerance(rtol) && is_tolerance(atol),
+                    "tolerances must be finite and not negative, but rtol = {} and atol = {}", rtol,
+                    atol);
+  }
+
+  const CompareOptions& options_;
+  std::vector<bool> used_;
 };
 
-void add_block(Measure& measure, int64_t first, const at::Tensor& a, const at::Tensor& b) {
-  const int64_t count = a.numel();
-  if (a.scalar_type() == at::kLong) {
-    const auto* x = a.const_data_ptr<int64_t>();
-    const auto* y = b.const_data_ptr<int64_t>();
-    for (int64_t i = 0; i < count; ++i)
-      measure.add(first + i, static_cast<double>(x[i]), static_cast<double>(y[i]), x[i] == y[i]);
-    return;
-  }
-  const auto* x = a.const_data_ptr<double>();
-  const auto* y = b.const_data_ptr<double>();
-  for (int64_t i = 0; i < count; ++i) {
-    const bool same = x[i] == y[i] || (std::isnan(x[i]) && std::isnan(y[i]));
-    measure.add(first + i, x[i], y[i], same);
-  }
+// ---- padding ------------------------------------------------------------------------------------
+
+/// Datasets of one row a token, as docs/file-formats.md names them.
+bool is_token_dataset(const std::string& path) {
+  constexpr std::array kNames = {"/input_ids",    "/loss_mask",  "/logprobs",   "/prox_logprobs",
+                                 "/ref_logprobs", "/entropy",    "/old_values", "/returns",
+                                 "/values",       "/advantages", "/logits",     "/final_norm"};
+  return path.starts_with("/hidden/") || std::ranges::find(kNames, path) != kNames.end();
 }
 
-/// Integers are compared as such: double precision would round large ones together.
-at::ScalarType common_type(at::ScalarType a, at::ScalarType b) {
-  const auto fits = [](at::ScalarType dtype) {
-    return c10::isIntegralType(dtype, /*includeBool=*/true) && dtype != at::kUInt64;
-  };
-  return fits(a) && fits(b) ? at::kLong : at::kDouble;
+/// The last of a file's offsets: rows of token datasets from there on are padding.
+std::optional<int64_t> packed_tokens(const TensorSource& source, const DatasetList& list) {
+  const auto found = list.find("/cu_seqlens");
+  if (found == list.end()) return {};
+  const DatasetInfo& info = found->second;
+  const bool is_integer =
+      holds_numbers(info) && c10::isIntegralType(info.dtype, /*includeBool=*/false);
+  if (!is_integer || info.shape.size() != 1 || info.rows() == 0) return {};
+  return source.read(info, info.rows() - 1, 1, at::kLong).item<int64_t>();
 }
 
-Measure measure_datasets(const TensorSource& a, const TensorSource& b, const DatasetInfo& in_a,
-                         const DatasetInfo& in_b) {
-  Measure measure;
-  const int64_t total = elements(in_a.shape);
-  if (total == 0) return measure;
-  const at::ScalarType dtype = common_type(in_a.dtype, in_b.dtype);
-  const int64_t rows = in_a.rows(), row = total / rows;
-  const int64_t step = std::max<int64_t>(1, kBlockElements / row);
-  for (int64_t begin = 0; begin < rows; begin += step) {
-    const int64_t count = std::min(step, rows - begin);
-    add_block(measure, begin * row, a.read(in_a, begin, count, dtype),
-              b.read(in_b, begin, count, dtype));
-  }
-  return measure;
+/// Shape without padding.
+std::vector<int64_t> packed_shape(const DatasetInfo& info, std::optional<int64_t> tokens) {
+  std::vector<int64_t> shape = info.shape;
+  if (tokens && !shape.empty() && is_token_dataset(info.path) && *tokens >= 0)
+    shape[0] = std::min(shape[0], *tokens);
+  return shape;
+}
+
+// ---- comparison ---------------------------------------------------------------------------------
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+const char* kind_text(const DatasetInfo& info) {
+  return holds_numbers(info) ? c10::toString(info.dtype) : "not numbers";
 }
 
 std::vector<int64_t> unravel(int64_t index, const std::vector<int64_t>& shape) {
@@ -121,88 +117,92 @@ std::vector<int64_t> unravel(int64_t index, const std::vector<int64_t>& shape) {
   return where;
 }
 
-std::string shape_text(const DatasetInfo& info) {
-  return fmt::format("[{}]", fmt::join(info.shape, ", "));
-}
+/// A or B: where its tensors are, which they are, and how many rows of them are no padding.
+struct Side {
+  const TensorSource& source;
+  DatasetList list;
+  std::optional<int64_t> tokens;
 
-const char* kind_text(const DatasetInfo& info) {
-  return holds_numbers(info) ? c10::toString(info.dtype) : "not numbers";
-}
+  explicit Side(const TensorSource& source)
+      : source(source), list(source.list()), tokens(packed_tokens(source, list)) {}
 
-DatasetDifference compare_datasets(const TensorSource& a, const TensorSource& b,
-                                   const DatasetInfo& in_a, const DatasetInfo& in_b,
-                                   const CompareOptions& options) {
-  DatasetDifference result;
-  result.path = in_a.path;
-  if (holds_numbers(in_a) != holds_numbers(in_b)) {
-    result.status = Status::type;
-    result.detail = fmt::format("A: {}, B: {}", kind_text(in_a), kind_text(in_b));
-    return result;
+  const DatasetInfo* find(const std::string& path) const {
+    const auto found = list.find(path);
+    return found == list.end() ? nullptr : &found->second;
   }
-  if (in_a.shape != in_b.shape) {
-    result.status = Status::shape;
-    result.detail = fmt::format("A: {}, B: {}", shape_text(in_a), shape_text(in_b));
-    return result;
+  bool has_numbers(const std::string& path) const {
+    const DatasetInfo* const info = find(path);
+    return info != nullptr && holds_numbers(*info);
   }
-  const Measure measure = measure_datasets(a, b, in_a, in_b);
+};
+
+void set_measured(DatasetDifference& result, const Measure& measure,
+                  const std::vector<int64_t>& shape) {
   result.not_finite_a = measure.not_finite_a;
   result.not_finite_b = measure.not_finite_b;
-  if (measure.where < 0) return result;
+  if (measure.where < 0) return;
   result.max_abs = measure.max_abs;
   result.max_rel = measure.largest > 0 ? measure.max_abs / measure.largest : kInfinity;
-  result.where = unravel(measure.where, in_a.shape);
+  result.where = unravel(measure.where, shape);
+  result.value_a = measure.value_a;
+  result.value_b = measure.value_b;
   result.cosine = measure.cosine();
-  const double tolerance = options.atol + options.rtol * measure.largest;
-  result.status = measure.max_abs > tolerance ? Status::differs : Status::within;
-  return result;
+  const bool tolerated = measure.max_abs <= result.atol + result.rtol * measure.largest;
+  result.status = tolerated ? Status::within : Status::differs;
 }
 
-DatasetDifference missing(const DatasetInfo& there, Status status) {
-  DatasetDifference result;
-  result.path = there.path;
-  result.status = status;
-  result.detail = shape_text(there);
-  return result;
-}
-
-bool passes(const DatasetDifference& difference) {
-  return difference.status == Status::equal || difference.status == Status::within;
+void compare_datasets(DatasetDifference& result, const Side& a, const Side& b) {
+  const DatasetInfo* const in_a = a.find(result.path);
+  const DatasetInfo* const in_b = b.find(result.path);
+  if (in_a == nullptr || in_b == nullptr) {
+    result.status = in_a == nullptr ? Status::missing_in_a : Status::missing_in_b;
+    result.detail = shape_text((in_a == nullptr ? in_b : in_a)->shape);
+    return;
+  }
+  if (holds_numbers(*in_a) != holds_numbers(*in_b)) {
+    result.status = Status::type;
+    result.detail = fmt::format("A: {}, B: {}", kind_text(*in_a), kind_text(*in_b));
+    return;
+  }
+  const auto shape = packed_shape(*in_a, a.tokens ? a.tokens : b.tokens);
+  if (shape != packed_shape(*in_b, b.tokens ? b.tokens : a.tokens)) {
+    result.status = Status::shape;
+    result.detail = fmt::format("A: {}, B: {}", shape_text(in_a->shape), shape_text(in_b->shape));
+    return;
+  }
+  const int64_t rows = shape.empty() ? 1 : shape.front();
+  const int64_t padding = std::max(in_a->rows(), in_b->rows()) - rows;
+  if (padding > 0) result.detail = fmt::format("rows of padding left out: {}", padding);
+  set_measured(result, measure_datasets(a.source, b.source, *in_a, *in_b, rows), shape);
 }
 
 }  // namespace
 
 Comparison compare_files(const std::string& a, const std::string& b,
                          const CompareOptions& options) {
-  const auto is_tolerance = [](double value) { return std::isfinite(value) && value >= 0; };
-  ARCHON_VALIDATE(is_tolerance(options.rtol) && is_tolerance(options.atol),
-                  "tolerances must be finite and not negative, but rtol = {} and atol = {}",
-                  options.rtol, options.atol);
-  const auto source_a = open_tensor_source(a), source_b = open_tensor_source(b);
-  const auto list_a = source_a->list(), list_b = source_b->list();
+  Bounds bounds(options);
+  const TensorSources sources = open_tensor_sources(a, b);
+  const Side side_a(*sources.a), side_b(*sources.b);
   std::set<std::string> paths;
-  for (const auto& list : {&list_a, &list_b})
-    for (const auto& [path, info] : *list)
+  for (const Side* side : {&side_a, &side_b})
+    for (const auto& [path, info] : side->list)
       if (wanted(options, path)) paths.insert(path);
 
   Comparison result;
+  if (!sources.note.empty()) result.notes.push_back(sources.note);
   for (const std::string& path : paths) {
-    const auto in_a = list_a.find(path), in_b = list_b.find(path);
-    const bool numbers_in_a = in_a != list_a.end() && holds_numbers(in_a->second);
-    const bool numbers_in_b = in_b != list_b.end() && holds_numbers(in_b->second);
-    if (!numbers_in_a && !numbers_in_b) continue;
-    if (in_a == list_a.end())
-      result.datasets.push_back(missing(in_b->second, Status::missing_in_a));
-    else if (in_b == list_b.end())
-      result.datasets.push_back(missing(in_a->second, Status::missing_in_b));
-    else
-      result.datasets.push_back(
-          compare_datasets(*source_a, *source_b, in_a->second, in_b->second, options));
+    if (!side_a.has_numbers(path) && !side_b.has_numbers(path)) continue;
+    DatasetDifference& dataset = result.datasets.emplace_back();
+    dataset.path = path;
+    bounds.apply(dataset);
+    compare_datasets(dataset, side_a, side_b);
   }
   ARCHON_VALIDATE(!result.datasets.empty(),
                   "there is nothing to compare in {} and {}: no dataset of numbers is left after "
                   "the patterns; archon inspect lists what the files hold",
                   a, b);
-  result.passed = std::ranges::all_of(result.datasets, passes);
+  result.passed = std::ranges::all_of(result.datasets, &DatasetDifference::passed);
+  result.unused_patterns = bounds.unused();
   return result;
 }
 

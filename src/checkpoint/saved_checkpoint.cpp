@@ -20,7 +20,7 @@ bool is_shard(const ManifestFile& file) { return file.name.starts_with("shard-")
 SavedCheckpoint::SavedCheckpoint(std::string folder)
     : folder_(std::move(folder)), manifest_(read_complete_manifest(folder_)) {
   check_small_files();
-  index_ = std::make_unique<h5::File>(h5::File::open(folder_ + "/" + kIndexName));
+  index_ = std::make_unique<h5::File>(h5::File::open(checked_path(kIndexName)));
   check_index();
   for (h5::DatasetInfo& info : index_->datasets())
     if (info.path.starts_with(kParameterGroup) || info.path.starts_with(kOptimizerGroup))
@@ -87,11 +87,19 @@ void SavedCheckpoint::read(const std::vector<OwnedPiece>& pieces) {
 }
 
 const BlockFile& SavedCheckpoint::open(const std::string& file) {
-  ARCHON_VALIDATE(std::ranges::count(manifest_.files, file, &ManifestFile::name) == 1,
-                  "{} leads to the file {}, which {} does not list", index_->path(), file,
-                  kManifestName);
-  if (files_.size() >= kMostOpenFiles && !files_.contains(file)) files_.clear();
-  return files_.try_emplace(file, folder_ + "/" + file).first->second;
+  const auto open = files_.find(file);
+  if (open != files_.end()) return open->second;
+  const std::string path = checked_path(file);
+  if (files_.size() >= kMostOpenFiles) files_.clear();
+  return files_.try_emplace(file, path).first->second;
+}
+
+std::string SavedCheckpoint::checked_path(const std::string& file) const {
+  const auto listed = std::ranges::find(manifest_.files, file, &ManifestFile::name);
+  ARCHON_VALIDATE(listed != manifest_.files.end(), "{} lists no file {}",
+                  folder_ + "/" + kManifestName, file);
+  check_structure(folder_ + "/" + file, *listed);
+  return folder_ + "/" + file;
 }
 
 }  // namespace archon

@@ -37,6 +37,8 @@ class SavedCheckpoint {
   void check_index() const;
   /// By file.
   std::map<std::string, std::vector<BlockCopy>> plan(const std::vector<OwnedPiece>& pieces) const;
+  /// Of a file that HDF5 can be given.
+  std::string checked_path(const std::string& file) const;
   const BlockFile& open(const std::string& file);
 
   std::string folder_;

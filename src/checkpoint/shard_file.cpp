@@ -50,13 +50,16 @@ ManifestFile write_shard(const std::string& path, const h5::FileImage& image,
                          const RequestedFailure& requested) {
   RawFile file(path, RawFile::Mode::create, requested);
   // One pass over memory: a block is summed while it is in the cache, then written.
-  write_around(file, image, elements.size(), [&](std::size_t i, int64_t, const auto& visit) {
-    for_each_block(elements[i], [&](std::span<const float> block) {
-      visit(block);
-      file.write(block.data(), block.size_bytes());
-    });
-  });
-  return file.finish();
+  const FileStructure structure =
+      write_around(file, image, elements.size(), [&](std::size_t i, int64_t, const auto& visit) {
+        for_each_block(elements[i], [&](std::span<const float> block) {
+          visit(block);
+          file.write(block.data(), block.size_bytes());
+        });
+      });
+  ManifestFile written = file.finish();
+  written.structure = structure;
+  return written;
 }
 
 ManifestFile write_compressed_shard(const std::string& path, const std::vector<OwnedPiece>& pieces,
@@ -67,9 +70,10 @@ ManifestFile write_compressed_shard(const std::string& path, const std::vector<O
       requested.check_write(path);
       file.write_deflated(piece.path, piece.elements, kChecksumBlock, level);
       std::vector<uint64_t> sums;
-      for_each_block({piece.elements.const_data_ptr<float>(),
-                      static_cast<std::size_t>(piece.elements.numel())},
-                     [&](auto block) { sums.push_back(xxh3_64(block.data(), block.size_bytes())); });
+      for_each_block(
+          {piece.elements.const_data_ptr<float>(),
+           static_cast<std::size_t>(piece.elements.numel())},
+          [&](auto block) { sums.push_back(xxh3_64(block.data(), block.size_bytes())); });
       file.write(checksum_path(piece.path),
                  at::from_blob(sums.data(), {static_cast<int64_t>(sums.size())}, at::kUInt64));
     }

@@ -42,20 +42,29 @@ ManifestFile write_compressed_shard(const std::string& path, const std::vector<O
 /// visit)` hands the elements of dataset i to `visit(block)`, block after block; they are where
 /// they belong by then. HDF5's own parts and the sums are written.
 template <class Elements>
-void write_around(RawFile& file, const h5::FileImage& image, std::size_t datasets,
-                  const Elements& elements) {
+FileStructure write_around(RawFile& file, const h5::FileImage& image, std::size_t datasets,
+                           const Elements& elements) {
   std::vector<std::vector<uint64_t>> sums(datasets);
+  FileStructure structure;
+  Xxh3Stream structure_sum;
+  int64_t at = 0;
   for (const h5::FileImage::Segment& segment : image.segments) {
     const auto index = static_cast<std::size_t>(std::max<int64_t>(0, segment.reserved));
-    if (segment.reserved < 0)
+    if (segment.reserved < 0) {
       file.write(segment.content.data(), segment.content.size());
-    else if (index < datasets)
+      structure.ranges.push_back({at, at + segment.bytes});
+      structure_sum.add(segment.content.data(), segment.content.size());
+    } else if (index < datasets) {
       elements(index, segment.bytes, [&](std::span<const float> block) {
         sums[index].push_back(xxh3_64(block.data(), block.size_bytes()));
       });
-    else
+    } else {
       file.write(sums[index - datasets].data(), sums[index - datasets].size() * sizeof(uint64_t));
+    }
+    at += segment.bytes;
   }
+  structure.xxh3_64 = structure_sum.value();
+  return structure;
 }
 
 }  // namespace archon

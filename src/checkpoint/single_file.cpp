@@ -66,15 +66,18 @@ ManifestFile write_sums(const std::string& path, const h5::FileImage& image, std
                         const RequestedFailure& requested) {
   RawFile file(path, RawFile::Mode::update, requested);
   std::vector<float> block(kChecksumBlock);
-  write_around(file, image, datasets, [&](std::size_t, int64_t bytes, const auto& visit) {
-    for (int64_t left = bytes; left > 0;) {
-      const std::size_t count = std::min<std::size_t>(left / sizeof(float), block.size());
-      file.read(block.data(), count * sizeof(float));
-      visit(std::span<const float>(block.data(), count));
-      left -= static_cast<int64_t>(count * sizeof(float));
-    }
-  });
-  return file.finish();
+  const FileStructure structure =
+      write_around(file, image, datasets, [&](std::size_t, int64_t bytes, const auto& visit) {
+        for (int64_t left = bytes; left > 0;) {
+          const std::size_t count = std::min<std::size_t>(left / sizeof(float), block.size());
+          file.read(block.data(), count * sizeof(float));
+          visit(std::span<const float>(block.data(), count));
+          left -= static_cast<int64_t>(count * sizeof(float));
+        }
+      });
+  ManifestFile written = file.finish();
+  written.structure = structure;
+  return written;
 }
 
 }  // namespace

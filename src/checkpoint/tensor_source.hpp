@@ -8,7 +8,8 @@
 
 namespace archon {
 
-/// Named tensors that are read block by block: an HDF5 file or the weights of a HuggingFace folder.
+/// Named tensors that are read block by block: an HDF5 file, a checkpoint, or the weights of a
+/// HuggingFace folder.
 class TensorSource {
  public:
   virtual ~TensorSource() = default;
@@ -19,6 +20,12 @@ class TensorSource {
                           at::ScalarType dtype) const = 0;
 };
 
-std::unique_ptr<TensorSource> open_tensor_source(const std::string& path);
+/// A and B, opened so that what belongs together has the same path.
+struct TensorSources {
+  std::unique_ptr<TensorSource> a, b;
+  std::string note;  ///< what is left out of one of them, if anything
+};
+
+TensorSources open_tensor_sources(const std::string& a, const std::string& b);
 
 }  // namespace archon

@@ -36,11 +36,14 @@ std::vector<std::string> damaged_datasets(const std::string& path) {
 }
 
 /// Why a file of the right size does not fit its sum.
-std::vector<std::string> locate(const std::string& path) {
+std::vector<std::string> locate(const std::string& path, const ManifestFile& listed) {
   const std::string general = "its bytes do not fit the checksum in the manifest";
   if (!path.ends_with(".h5")) return {general};
   std::vector<std::string> found;
-  const std::string failure = attempt([&] { found = damaged_datasets(path); });
+  const std::string failure = attempt([&] {
+    check_structure(path, listed);
+    found = damaged_datasets(path);
+  });
   if (!failure.empty()) return {general + "; " + failure};
   if (found.empty()) return {general + "; the elements of all datasets fit theirs"};
   return found;
@@ -59,7 +62,7 @@ std::vector<std::string> check_file(const std::string& path, const ManifestFile&
   } catch (const RuntimeFailure& failure) {
     return {failure.what()};
   }
-  return locate(path);
+  return locate(path, listed);
 }
 
 }  // namespace

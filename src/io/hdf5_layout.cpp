@@ -20,6 +20,8 @@ namespace archon::h5 {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr hsize_t kStructureBlock = 64 * 1024;
+
 /// HDF5 must open it by name, which a file of memfd_create does not have.
 std::string memory_file_template() {
   std::error_code ignored;
@@ -27,10 +29,13 @@ std::string memory_file_template() {
   return ((shm ? fs::path("/dev/shm") : fs::temp_directory_path()) / "archon-layout-XXXXXX");
 }
 
-/// Room is taken at the end of the file, in the order of the datasets.
+/// Room is taken at the end of the file, in the order of the datasets; what HDF5 itself stores lies
+/// together in few places.
 Handle layout_access() {
   Handle access = access_properties();
   ARCHON_HDF5(RuntimeFailure, H5Pset_small_data_block_size(access.get(), 0), "file access list");
+  ARCHON_HDF5(RuntimeFailure, H5Pset_meta_block_size(access.get(), kStructureBlock),
+              "file access list");
   return access;
 }
 

@@ -98,6 +98,121 @@ BOOST_AUTO_TEST_CASE(the_tolerance_is_relative_to_the_largest_magnitude_of_a) {
   BOOST_TEST((compare(doubles({1000, 0}), doubles({1, 0}), {.rtol = 1}).status == Status::within));
 }
 
+BOOST_AUTO_TEST_CASE(the_first_pattern_that_matches_gives_the_bounds) {
+  const TemporaryFolder folder;
+  const auto write = [&](const char* name, double value) {
+    h5::File file = h5::File::create(folder / name, "test", 1);
+    for (const char* dataset : {"loss", "g/norm.weight", "g/proj.weight"})
+      file.write(dataset, doubles({1, value}));
+  };
+  write("a.h5", 1);
+  write("b.h5", 1.25);
+  const auto run = [&](std::vector<Tolerance> tolerances) {
+    return compare_files(folder / "a.h5", folder / "b.h5",
+                         {.rtol = 0.2, .atol = 0.1, .tolerances = std::move(tolerances)});
+  };
+  const Comparison result = run({{"g/norm*", 0.125, 0.0625},  // less than 0.25
+                                 {"/g/*", 0.125},             // and --atol makes less than 0.25
+                                 {"*norm*", 1},               // too late
+                                 {"nowhere", 1}});
+  BOOST_REQUIRE(result.datasets.size() == 3u);
+  const auto check = [&](const DatasetDifference& found, Status status, double rtol, double atol) {
+    BOOST_TEST((found.status == status), found.path);
+    BOOST_TEST(found.rtol == rtol);
+    BOOST_TEST(found.atol == atol);
+    BOOST_TEST(found.value_a == 1);
+    BOOST_TEST(found.value_b == 1.25);
+  };
+  check(result.datasets[0], Status::differs, 0.125, 0.0625);
+  check(result.datasets[1], Status::differs, 0.125, 0.1);
+  check(result.datasets[2], Status::within, 0.2, 0.1);
+  BOOST_TEST(!result.passed);
+  const std::vector<std::string> unused{"*norm*", "nowhere"};
+  BOOST_TEST(result.unused_patterns == unused, boost::test_tools::per_element());
+  BOOST_TEST(run({{"g/*", 0.25}}).passed);
+  BOOST_TEST(!run({{"g/*", 0.125}, {"g/*", 0.25}}).passed);
+  BOOST_CHECK_EXCEPTION(run({{"g/*", -1}}), InputError, mentions("tolerances"));
+}
+
+BOOST_AUTO_TEST_CASE(tolerances_are_read_from_a_file) {
+  const TemporaryFolder folder;
+  const std::string file = folder / "tolerances.txt";
+  test::write_bytes(file, "# bounds\n\n*/gradients/* 1e-4\n  a#b\t0.5 2e-6 # why\r\n* 0 0");
+  const std::vector<Tolerance> found = read_tolerances(file);
+  BOOST_REQUIRE(found.size() == 3u);
+  BOOST_TEST(found[0].pattern == "*/gradients/*");
+  BOOST_TEST(found[0].rtol == 1e-4);
+  BOOST_TEST(!found[0].atol.has_value());
+  BOOST_TEST(found[1].pattern == "a#b");
+  BOOST_TEST(found[1].rtol == 0.5);
+  BOOST_TEST(found[1].atol.value() == 2e-6);
+  BOOST_TEST(found[2].atol.value() == 0);
+  const std::vector<std::pair<std::string, std::string>> bad = {
+      {"a", "1 words"},      {"a 1 2 3", "4 words"},    {"a # 1", "1 words"},
+      {"a x", "rtol \"x\""}, {"a 1 -2", "atol \"-2\""}, {"a inf", "rtol \"inf\""},
+      {"a nan", "\"nan\""},  {"a 1e", "\"1e\""},        {"a 1e999", "\"1e999\""}};
+  for (const auto& [line, reason] : bad) {
+    test::write_bytes(file, "# first\nb 1\n" + line + "\n");
+    BOOST_CHECK_EXCEPTION(read_tolerances(file), InputError,
+                          mentions("tolerances.txt, line 3", reason));
+  }
+  BOOST_CHECK_EXCEPTION(read_tolerances(folder / "absent"), InputError, mentions("absent"));
+}
+
+/// A file of `rows` tokens of which the offsets mark `tokens` (none without), and a weight that
+/// has as many rows.
+void write_packed(const std::string& path, int64_t rows, std::optional<int64_t> tokens,
+                  double padding) {
+  h5::File file = h5::File::create(path, "test", 1);
+  if (tokens) file.write("cu_seqlens", at::tensor(std::vector<int64_t>{0, 2, *tokens}));
+  at::Tensor values = at::ones({rows, 3}, at::kFloat);
+  values.narrow(0, 5, rows - 5).fill_(padding);
+  file.write("hidden/1", values);
+  file.write("logprobs", values.select(1, 0));
+  file.write("sft/grads/weight", at::ones({rows, 3}));
+}
+
+BOOST_AUTO_TEST_CASE(padding_behind_the_last_offset_is_left_out) {
+  const TemporaryFolder folder;
+  const std::string a = folder / "a.h5", b = folder / "b.h5";
+  const auto passed = [&] { return compare_files(a, b, {.ignore = {"cu_seqlens"}}).passed; };
+  write_packed(a, 8, 5, kNan);
+  write_packed(b, 8, 5, 7);
+  BOOST_TEST(passed());
+  const Comparison result = compare_files(a, b, {.only = {"hidden/1", "sft/*"}});
+  BOOST_TEST(result.datasets[0].detail == "rows of padding left out: 3");
+  BOOST_TEST(result.datasets[0].not_finite_a == 0);
+  BOOST_TEST(result.datasets[1].detail == "");  // no token dataset
+  write_packed(b, 8, {}, 7);                    // marked in A only
+  BOOST_TEST(passed());
+  write_packed(b, 5, 5, 7);  // without padding in B
+  BOOST_TEST(!passed());     // by the weight's shape
+  BOOST_TEST(compare_files(a, b, {.ignore = {"sft/*"}}).passed);
+  write_packed(b, 8, 6, 7);  // other offsets
+  BOOST_TEST(!passed());
+  write_packed(b, 8, 8, 7);  // no padding: all is compared
+  write_packed(a, 8, 8, kNan);
+  BOOST_TEST(!passed());
+  write_packed(a, 8, {}, kNan);
+  write_packed(b, 8, {}, 7);
+  BOOST_TEST(!passed());
+  write_packed(a, 8, 9, 7);  // no such row
+  BOOST_TEST(passed());
+}
+
+BOOST_AUTO_TEST_CASE(differences_in_rows_that_are_no_padding_are_found) {
+  const TemporaryFolder folder;
+  for (const auto& [name, value] : {std::pair{"a.h5", 1.0}, {"b.h5", 2.0}}) {
+    h5::File file = h5::File::create(folder / name, "test", 1);
+    file.write("cu_seqlens", at::tensor(std::vector<int64_t>{0, 4}));
+    file.write("logprobs", doubles({0, 1, 1, value, 9 * value}));
+  }
+  const Comparison result = compare_files(folder / "a.h5", folder / "b.h5", {});
+  BOOST_TEST(!result.passed);
+  BOOST_TEST(result.datasets.at(1).max_rel == 1);
+  check_where(result.datasets.at(1), {3});
+}
+
 BOOST_AUTO_TEST_CASE(equal_is_told_from_within) {
   const at::Tensor a = doubles({1, 2});
   BOOST_TEST((compare(a, a, {.rtol = 0, .atol = 0}).status == Status::equal));

@@ -34,10 +34,11 @@ class SharedFolder {
 
 /// Model and optimizer of a run whose every element of masters and moments is a number of its own.
 struct SavedRun {
-  SavedRun(const std::string& name, const MeshShape& shape, ShardMode mode,
-           OptimizerKind kind = OptimizerKind::adamw)
-      : mesh(shape, MPI_COMM_WORLD),
-        loaded(load_model(golden_folder(name) + "/model", mesh, at::kFloat, {.shard = mode, .activations = {}})) {
+  /// `model`: the name of a golden case, or a folder.
+  SavedRun(const std::string& model, const MeshShape& shape, ShardMode mode,
+           OptimizerKind kind = OptimizerKind::adamw, MPI_Comm world = MPI_COMM_WORLD)
+      : mesh(shape, world),
+        loaded(load_model(folder_of(model), mesh, at::kFloat, {.shard = mode, .activations = {}})) {
     TrainOptions options;
     options.optimizer = kind;
     optimizer = make_optimizer(options, *loaded.model, loaded.spec->adapter);
@@ -54,10 +55,10 @@ struct SavedRun {
         const int64_t tp = replicated ? 0 : mesh.tp_rank();
         const Range elements = parameter->part_elements(part);
         const Range mine = intersect(elements, parameter->owned());
-        const at::Tensor own = at::arange(mine.begin - elements.begin, mine.end - elements.begin,
-                                          at::kFloat)
-                                   .add(static_cast<double>(100000 * (number % 50) + 10000 * tp))
-                                   .mul(static_cast<double>(round));
+        const at::Tensor own =
+            at::arange(mine.begin - elements.begin, mine.end - elements.begin, at::kFloat)
+                .add(static_cast<double>(100000 * (number % 50) + 10000 * tp))
+                .mul(static_cast<double>(round));
         parameter->owned_part(parameter->master(), part).copy_(own);
         const std::string hf = loaded.spec->adapter.to_hf(parameter->parts()[part].name);
         for (auto& [kind, tensor] : state[hf])
@@ -78,12 +79,18 @@ struct SavedRun {
     for (const Parameter* parameter : loaded.model->parameters())
       for (std::size_t part = 0; part < parameter->parts().size(); ++part) {
         const std::string name = loaded.spec->adapter.to_hf(parameter->parts()[part].name);
-        whole["/parameters/" + name] = gather_part(*parameter, part, parameter->master(), mesh);
+        // On one rank these are the run's own memory.
+        whole["/parameters/" + name] =
+            gather_part(*parameter, part, parameter->master(), mesh).clone();
         for (const auto& [kind, tensor] : state[name])
           whole["/optimizer/" + kind + "/" + name] =
               gather_part(*parameter, part, padded(*parameter, part, tensor), mesh);
       }
     return whole;
+  }
+
+  static std::string folder_of(const std::string& model) {
+    return model.starts_with('/') ? model : golden_folder(model) + "/model";
   }
 
   Mesh mesh;

@@ -3,6 +3,8 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 
+#include <limits>
+
 #include "archon/io/hdf5.hpp"
 #include "archon/io/json.hpp"
 #include "archon/io/safetensors.hpp"
@@ -83,6 +85,42 @@ BOOST_FIXTURE_TEST_CASE(diff_prints_json, TwoFiles) {
   BOOST_CHECK_EQUAL(json.at("datasets").size(), 3u);
   BOOST_CHECK_EQUAL(json.at("datasets")[0].at("path").get<std::string>(), "/group/large");
   BOOST_CHECK_CLOSE(json.at("datasets")[0].at("max_rel").get<double>(), 0.125, 1e-6);
+}
+
+BOOST_FIXTURE_TEST_CASE(diff_takes_bounds_by_pattern, TwoFiles) {
+  const std::string bounds = folder / "bounds.txt";
+  write_bytes(bounds, "*/large 0.2  # a known difference\n*/small 1e-2 0\nother 1\n");
+  const auto passed = run_archon({"diff", a, b, "--tolerances", bounds});
+  BOOST_CHECK_EQUAL(passed.exit_code, 0);
+  CHECK_CONTAINS(passed.out, "passed: 3 datasets, 1 equal, 2 within the bounds of " + bounds);
+  CHECK_CONTAINS(passed.err, bounds + ": the pattern other decides about no dataset");
+  write_bytes(bounds, "*/large 0.1 0.05\n");
+  const auto failed = run_archon({"diff", a, b, "--tolerances", bounds, "--rtol", "0.01"});
+  BOOST_CHECK_EQUAL(failed.exit_code, 1);
+  CHECK_CONTAINS(failed.out, "4 in A, 3.5 in B; allowed: rtol 0.1, atol 0.05");
+  CHECK_CONTAINS(failed.out, "1 equal, 1 within");
+  const auto result = run_archon({"diff", a, b, "--json", "--tolerances", bounds});
+  const Json large = Json::parse(result.out).at("datasets").at(0);
+  BOOST_CHECK_EQUAL(large.at("rtol").get<double>(), 0.1);
+  BOOST_CHECK_EQUAL(large.at("atol").get<double>(), 0.05);
+  write_bytes(bounds, "*/large\n");
+  check_refused(run_archon({"diff", a, b, "--tolerances", bounds}), {bounds + ", line 1: "});
+  check_refused(run_archon({"diff", a, b, "--tolerances", folder / "none"}), {folder / "none"});
+}
+
+BOOST_FIXTURE_TEST_CASE(diff_prints_json_of_what_is_infinite_or_no_utf8, TwoFiles) {
+  const auto write_x = [](const std::string& path, double value) {
+    auto file = h5::File::create(path, "test", 1);
+    file.write("x\xff", at::tensor(std::vector<double>{value, 0}));
+    file.flush();
+  };
+  write_x(a, 1);
+  write_x(b, std::numeric_limits<double>::infinity());
+  const auto result = run_archon({"diff", "--json", a, b});
+  BOOST_CHECK_EQUAL(result.exit_code, 1);
+  const Json x = Json::parse(result.out).at("datasets").at(0);
+  BOOST_CHECK(x.at("max_abs").is_null() && x.at("value_b").is_null());
+  BOOST_CHECK_EQUAL(x.at("not_finite_b").get<int>(), 1);
 }
 
 BOOST_FIXTURE_TEST_CASE(diff_of_wrong_input_exits_2, TwoFiles) {

@@ -113,7 +113,7 @@ BOOST_AUTO_TEST_CASE(every_option_of_the_contract_is_in_the_help) {
         "collective-timeout",
         "threads"}},
       {"init", {"config", "seed", "output", "dtype", "max-shard-size", "plugin"}},
-      {"diff", {"rtol", "atol", "only", "ignore", "json", "rows", "config"}},
+      {"diff", {"rtol", "atol", "tolerances", "only", "ignore", "json", "rows", "config"}},
       {"inspect", {"config"}},
       {"plan",
        {"model",

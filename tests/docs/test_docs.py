@@ -9,6 +9,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import h5py
+
 SOURCE = Path(os.environ["ARCHON_TEST_SOURCE_DIR"])
 BUILD = Path(os.environ["ARCHON_TEST_BINARY_DIR"])
 COMMANDS = ("train", "eval", "forward", "init", "diff", "inspect", "plugins", "doctor")
@@ -26,7 +28,7 @@ class Examples(unittest.TestCase):
         folder = tempfile.TemporaryDirectory(prefix="archon-docs-")
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
-        for name in ("include", "tests", "tools", "LICENSE", "CMakeLists.txt"):
+        for name in ("cmake", "include", "tests", "tools", "LICENSE", "CMakeLists.txt"):
             (self.folder / name).symlink_to(SOURCE / name)
         (self.folder / "build").mkdir()
         (self.folder / "build" / "release").symlink_to(BUILD)
@@ -65,6 +67,18 @@ class Readme(Examples):
 class FileFormats(Examples):
     def test_its_example_runs(self):
         self.run_document("docs/file-formats.md")
+
+
+class Goldens(Examples):
+    def test_its_project_passes_and_notices_another_golden(self):
+        self.run_document("docs/goldens.md")
+        with h5py.File(self.folder / "goldens" / "tiny_train.h5", "a") as golden:
+            golden["steps/000002/loss"][()] *= 1.01
+        test = ["ctest", "--test-dir", self.folder / "goldens" / "build"]
+        done = subprocess.run(test, env=self.environment, capture_output=True, text=True)
+        self.assertNotEqual(done.returncode, 0, done.stdout)
+        failed = re.findall(r"- (\S+) \(Failed\)", done.stdout)
+        self.assertEqual(failed, ["tiny_train.1x1x1.diff", "tiny_train.1x2x2.diff"], done.stdout)
 
 
 class Plugins(Examples):

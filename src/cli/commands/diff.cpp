@@ -2,6 +2,7 @@
 #include <iostream>
 #include <tuple>
 
+#include "archon/base/log.hpp"
 #include "archon/checkpoint/compare.hpp"
 #include "archon/io/json.hpp"
 #include "command.hpp"
@@ -52,14 +53,15 @@ void sort_worst_first(std::vector<DatasetDifference>& datasets) {
 
 std::string describe_details(const DatasetDifference& each) {
   std::string details = each.detail;
+  const auto add = [&](const std::string& text) {
+    details += (details.empty() ? "" : "; ") + text;
+  };
+  if (each.status == Status::differs)
+    add(fmt::format("{:.8g} in A, {:.8g} in B; allowed: rtol {:g}, atol {:g}", each.value_a,
+                    each.value_b, each.rtol, each.atol));
   if (each.not_finite_a != each.not_finite_b || each.not_finite_a > 0)
-    details += fmt::format("{}{} not finite in A, {} in B", details.empty() ? "" : "; ",
-                           each.not_finite_a, each.not_finite_b);
+    add(fmt::format("{} not finite in A, {} in B", each.not_finite_a, each.not_finite_b));
   return details;
-}
-
-bool passes(const DatasetDifference& each) {
-  return each.status == Status::equal || each.status == Status::within;
 }
 
 /// All that failed and, of what passed, the `passed_rows` worst (0: all).
@@ -68,7 +70,7 @@ void print_table(const std::vector<DatasetDifference>& datasets, int64_t passed_
   table.add({"status", "dataset", "max abs", "max rel", "cosine", "at", "details"});
   int64_t passed = 0;
   for (const DatasetDifference& each : datasets) {
-    if (passes(each) && passed_rows > 0 && ++passed > passed_rows) continue;
+    if (each.passed() && passed_rows > 0 && ++passed > passed_rows) continue;
     const std::string where = each.max_abs > 0 ? show_shape(each.where) : "";
     if (has_numbers(each))
       table.add({status_name(each.status), each.path, fmt::format("{:.3e}", each.max_abs),
@@ -83,30 +85,35 @@ void print_table(const std::vector<DatasetDifference>& datasets, int64_t passed_
                              passed - passed_rows);
 }
 
-Json to_json(const Comparison& comparison, const CompareOptions& options) {
-  Json json = {{"passed", comparison.passed}, {"rtol", options.rtol}, {"atol", options.atol}};
-  Json& datasets = json["datasets"] = Json::array();
-  for (const DatasetDifference& each : comparison.datasets)
-    datasets.push_back({{"path", each.path},
-                        {"status", status_name(each.status)},
-                        {"details", each.detail},
-                        {"max_abs", each.max_abs},
-                        {"max_rel", each.max_rel},
-                        {"at", each.where},
-                        {"cosine", each.cosine},
-                        {"not_finite_a", each.not_finite_a},
-                        {"not_finite_b", each.not_finite_b}});
-  return json;
+Json to_json(const DatasetDifference& each) {
+  return {{"path", each.path},
+          {"status", status_name(each.status)},
+          {"details", each.detail},
+          {"rtol", each.rtol},
+          {"atol", each.atol},
+          {"max_abs", each.max_abs},
+          {"max_rel", each.max_rel},
+          {"at", each.where},
+          {"value_a", each.value_a},
+          {"value_b", each.value_b},
+          {"cosine", each.cosine},
+          {"not_finite_a", each.not_finite_a},
+          {"not_finite_b", each.not_finite_b}};
 }
 
 class DiffCommand : public LocalCommand {
   void declare(OptionSet& options) override {
-    options.argument("A", a_, "the reference: an HDF5 file, or a HuggingFace model folder");
+    options.argument("A", a_,
+                     "the reference: an HDF5 file, a checkpoint (its folder, or an output folder "
+                     "for the newest), or a HuggingFace model folder");
     options.argument("B", b_, "what is compared with it");
     options.group("Options");
     options.add("rtol", number(compare_.rtol, kNotNegative),
                 "allowed difference relative to the largest magnitude of A's dataset");
     options.add("atol", number(compare_.atol, kNotNegative), "allowed difference beside that");
+    options.add("tolerances", text(tolerances_, "FILE"),
+                "bounds by dataset: lines 'GLOB rtol [atol]', # begins a comment; the first line "
+                "that matches counts, before --rtol and --atol");
     options.add("only", texts(compare_.only, "GLOB"),
                 "compare these dataset paths only, as in '/steps/*/gradients/*'");
     options.add("ignore", texts(compare_.ignore, "GLOB"), "leave these dataset paths out");
@@ -117,7 +124,9 @@ class DiffCommand : public LocalCommand {
   }
 
   std::string details() const override {
-    return "Compares every dataset of numbers, or every tensor.\n"
+    return "Compares every dataset of numbers, or every tensor; of checkpoints, parameters and\n"
+           "optimizer state, whatever their layout and mesh; with a HuggingFace folder, "
+           "parameters.\n"
            "An element differs when |a - b| > atol + rtol x (largest magnitude of A's dataset).\n"
            "The table shows the worst dataset first. Exit code 0: nothing differs; 1: something\n"
            "differs, or is in one file only; 2: wrong input.";
@@ -127,18 +136,38 @@ class DiffCommand : public LocalCommand {
     return {{"archon diff run1.h5 run4.h5", "two records, with the default bounds"},
             {"archon diff golden.h5 mine.h5 --rtol 2e-5 --only '/steps/000001/gradients/*'",
              "the gradients of one step"},
+            {"archon diff run1/checkpoints/step-00000100 run4 --tolerances bounds.txt",
+             "a checkpoint and the newest of another run"},
             {"archon diff a.h5 b.h5 --json --ignore '/steps/*/activations/*'",
              "for a program to read"}};
   }
 
   int run() override {
+    if (!tolerances_.empty()) compare_.tolerances = read_tolerances(tolerances_);
     Comparison comparison = compare_files(a_, b_, compare_);
+    for (const std::string& pattern : comparison.unused_patterns)
+      log::warning("{}: the pattern {} decides about no dataset that was compared", tolerances_,
+                   pattern);
     sort_worst_first(comparison.datasets);
     if (json_)
-      std::cout << to_json(comparison, compare_).dump(2) << '\n';
+      print_json(comparison);
     else
       print(comparison);
     return comparison.passed ? kExitEqual : kExitDiffers;
+  }
+
+  /// Numbers that are not finite become null; names of datasets may be no UTF-8.
+  void print_json(const Comparison& comparison) const {
+    Json json = {{"passed", comparison.passed},
+                 {"a", a_},
+                 {"b", b_},
+                 {"rtol", compare_.rtol},
+                 {"atol", compare_.atol},
+                 {"notes", comparison.notes},
+                 {"datasets", Json::array()}};
+    for (const DatasetDifference& each : comparison.datasets)
+      json["datasets"].push_back(to_json(each));
+    std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
   }
 
   void print(const Comparison& comparison) const {
@@ -149,13 +178,17 @@ class DiffCommand : public LocalCommand {
     const auto equal = count([](const auto& each) { return each.status == Status::equal; });
     const auto within = count([](const auto& each) { return each.status == Status::within; });
     print_table(all, rows_);
-    std::cout << fmt::format(
-        "{}: {} datasets, {} equal, {} within rtol {:g} and atol {:g}, {} not\n",
-        comparison.passed ? "passed" : "FAILED", all.size(), equal, within, compare_.rtol,
-        compare_.atol, static_cast<long>(all.size()) - equal - within);
+    for (const std::string& note : comparison.notes) std::cout << note << '\n';
+    const std::string bounds =
+        tolerances_.empty() ? fmt::format("rtol {:g} and atol {:g}", compare_.rtol, compare_.atol)
+                            : fmt::format("the bounds of {} (else rtol {:g} and atol {:g})",
+                                          tolerances_, compare_.rtol, compare_.atol);
+    std::cout << fmt::format("{}: {} datasets, {} equal, {} within {}, {} not\n",
+                             comparison.passed ? "passed" : "FAILED", all.size(), equal, within,
+                             bounds, static_cast<long>(all.size()) - equal - within);
   }
 
-  std::string a_, b_;
+  std::string a_, b_, tolerances_;
   CompareOptions compare_;
   int64_t rows_ = 10;
   bool json_ = false;
