@@ -33,8 +33,9 @@ Entries checkpoints_in(const std::string& folder) {
 }
 
 Entries named_checkpoints(const std::string& path) {
+  std::error_code ignored;
   for (const std::string& folder : {path + "/checkpoints", path})
-    if (fs::is_directory(folder))
+    if (fs::is_directory(folder, ignored))
       if (const Entries found = checkpoints_in(folder); !found.empty()) return found;
   const auto found = find_checkpoint(path);
   ARCHON_VALIDATE(found,

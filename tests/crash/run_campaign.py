@@ -5,8 +5,9 @@ A tiny model is trained with a checkpoint every few steps. Again and again one r
 and their launcher, get SIGKILL: half of the time while a checkpoint is being written, else at any
 moment from the start on. After each crash every folder with a checkpoint's name must be sound
 (archon inspect --verify), and the newest no older than one interval (two, where saves are
-asynchronous and the one between may be under way). The same command then goes on, from that checkpoint. In the end losses and weights must be those of a run that was never
-interrupted, bit by bit.
+asynchronous and the one between may be under way). The same command then goes on, from that
+checkpoint. In the end losses and weights must be those of a run that was never interrupted, bit by
+bit.
 """
 
 import argparse
