@@ -247,6 +247,10 @@ hid_t Handle::release() { return std::exchange(id_, H5I_INVALID_HID); }
 File File::open(const std::string& path) { return File(open_file(path, H5F_ACC_RDONLY), path); }
 
 File File::create(const std::string& path, const std::string& schema, int schema_version) {
+  // The old file may be locked still by a process of a job that is ending; a new one is not.
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(std::filesystem::symlink_status(path, ignored)))
+    std::filesystem::remove(path, ignored);
   return create(path, schema, schema_version, access_properties());
 }
 

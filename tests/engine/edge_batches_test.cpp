@@ -13,6 +13,7 @@
 #include "archon/io/safetensors.hpp"
 #include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
+#include "support/train_afresh.hpp"
 #include "support/record_compare.hpp"
 
 using namespace archon;
@@ -118,7 +119,7 @@ struct Run {
     options.record.activations = false;
     return options;
   }
-  void train() const { run_train(options(), test_environment()); }
+  void train() const { train_afresh(options()); }
 };
 
 /// One rank takes a batch whole; its record is what every mesh is compared with.

@@ -6,6 +6,7 @@
 #include "archon/io/json.hpp"
 #include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
+#include "support/train_afresh.hpp"
 #include "support/record_compare.hpp"
 
 using namespace archon;
@@ -94,7 +95,7 @@ void train_case(const std::string& name, const MeshShape& shape, const Variant& 
   options.record.file = options.output + "-record.h5";
   options.record.last_step = kSteps;
   options.record.activations = shape.size() == 1 && variant.name.empty();
-  run_train(options, test_environment());
+  train_afresh(options);
   if (test_environment().world_rank() != 0) return;
 
   const h5::File record = h5::File::open(options.record.file);

@@ -16,6 +16,7 @@
 #include "documented_traffic.hpp"
 #include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
+#include "support/train_afresh.hpp"
 
 using namespace archon;
 using namespace archon::test;
@@ -95,7 +96,7 @@ void check_sent(const Json& row, const SentByAxis& expected, const char* source)
 }
 
 void check_traffic(const TrainOptions& options) {
-  run_train(options, test_environment());
+  train_afresh(options);
   if (test_environment().world_rank() != 0) return;
   std::ifstream lines(options.output + "/metrics.jsonl");
   std::string line;

@@ -18,6 +18,7 @@
 #include "archon/io/json.hpp"
 #include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
+#include "support/train_afresh.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace archon;
@@ -200,7 +201,7 @@ BOOST_AUTO_TEST_CASE(flop_of_a_known_model) {
 BOOST_AUTO_TEST_CASE(metrics_and_trace_of_every_mesh) {
   for (const MeshShape& shape : meshes_for(golden_folder(kModel) + "/model", world_size())) {
     const TrainOptions options = train_options(shape);
-    run_train(options, test_environment());
+    train_afresh(options);
     if (!speaks()) continue;
     BOOST_TEST_CONTEXT(to_string(shape)) {
       const auto metrics = rows(options);

@@ -6,6 +6,9 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
 #include <filesystem>
@@ -407,6 +410,17 @@ BOOST_AUTO_TEST_CASE(files_of_h5py_are_read) {
   BOOST_TEST(entropy.size(0) == 108);
   BOOST_TEST((entropy.scalar_type() == at::kFloat));
   BOOST_TEST(file.datasets().size() > 100u);
+}
+
+BOOST_AUTO_TEST_CASE(a_file_that_another_process_has_locked_is_replaced) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "locked.h5";
+  File::create(path, "test", 1).flush();
+  const int other = ::open(path.c_str(), O_RDWR);
+  BOOST_REQUIRE(::flock(other, LOCK_EX | LOCK_NB) == 0);
+  File::create(path, "test", 2).flush();
+  ::close(other);
+  BOOST_TEST(*File::open(path).number_attribute("/", "schema_version") == 2);
 }
 
 }  // namespace
