@@ -13,7 +13,8 @@ import h5py
 
 SOURCE = Path(os.environ["ARCHON_TEST_SOURCE_DIR"])
 BUILD = Path(os.environ["ARCHON_TEST_BINARY_DIR"])
-COMMANDS = ("train", "eval", "forward", "init", "diff", "inspect", "plugins", "doctor")
+COMMANDS = ("train", "eval", "forward", "init", "export", "diff", "inspect", "plan", "plugins",
+            "doctor")
 
 
 def blocks(document, *languages):
