@@ -9,6 +9,7 @@
 
 #include "archon/base/checksum.hpp"
 #include "archon/base/error.hpp"
+#include "archon/io/files.hpp"
 #include "shard_file.hpp"
 
 namespace archon {
@@ -19,12 +20,6 @@ Result checked(Result result, const BlockFile& file, const std::string& path) {
   ARCHON_VALIDATE(result >= 0, "{}: cannot read {}; the file may be damaged", file.hdf5().path(),
                   path);
   return result;
-}
-
-int64_t count_elements(const h5::DatasetInfo& info) {
-  int64_t elements = 1;
-  for (const int64_t extent : info.shape) elements *= extent;
-  return elements;
 }
 
 std::vector<uint64_t> read_sums(const h5::File& file, const std::string& dataset, int64_t blocks) {
@@ -61,7 +56,7 @@ BlockDataset BlockFile::dataset(const std::string& path) const {
   ARCHON_VALIDATE(H5Tequal(type.get(), H5T_IEEE_F32LE) > 0,
                   "{}: {} is not of little-endian float32 numbers; the file may be damaged",
                   file_.path(), path);
-  dataset.elements = count_elements(info);
+  dataset.elements = whole_box(info.shape).elements();
   if (is_contiguous(*this, dataset)) {
     const haddr_t address = H5Dget_offset(dataset.id.get());
     if (address != HADDR_UNDEF) dataset.address = static_cast<int64_t>(address);
@@ -89,18 +84,12 @@ void BlockFile::read(const BlockDataset& dataset, int64_t block, float* to) cons
 }
 
 void BlockFile::read_bytes(const BlockDataset& dataset, Range elements, float* to) const {
-  auto* next = reinterpret_cast<char*>(to);
-  off_t at = dataset.address + elements.begin * static_cast<int64_t>(sizeof(float));
-  auto left = static_cast<std::size_t>(elements.size()) * sizeof(float);
-  while (left > 0) {
-    const ssize_t count = ::pread(descriptor_, next, left, at);
-    if (count < 0 && errno == EINTR) continue;
-    ARCHON_VALIDATE(count > 0, "{}: cannot read {}: {}", file_.path(), dataset.path,
-                    count < 0 ? std::strerror(errno) : "the file ends before");
-    next += count;
-    at += count;
-    left -= static_cast<std::size_t>(count);
-  }
+  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+  const int64_t bytes = elements.size() * kFloat;
+  const int64_t done = read_at(descriptor_, to, static_cast<std::size_t>(bytes),
+                               dataset.address + elements.begin * kFloat);
+  ARCHON_VALIDATE(done == bytes, "{}: cannot read {}: {}", file_.path(), dataset.path,
+                  done < 0 ? std::strerror(errno) : "the file ends before");
 }
 
 void BlockFile::will_read(Range bytes) const {

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "archon/base/error.hpp"
+#include "archon/io/files.hpp"
 
 namespace archon {
 namespace {
@@ -75,16 +76,10 @@ void RawFile::write(const void* bytes, std::size_t count) {
 }
 
 void RawFile::read(void* bytes, std::size_t count) {
-  char* next = static_cast<char*>(bytes);
-  for (std::size_t left = count; left > 0;) {
-    const ssize_t done = ::pread(descriptor_, next, left, at_);
-    if (done < 0 && errno == EINTR) continue;
-    ARCHON_ENSURE(done > 0, "cannot read {}: {}", path_,
-                  done < 0 ? std::strerror(errno) : "it is too short");
-    next += done;
-    left -= static_cast<std::size_t>(done);
-    at_ += done;
-  }
+  const int64_t done = read_at(descriptor_, bytes, count, at_);
+  ARCHON_ENSURE(done == static_cast<int64_t>(count), "cannot read {}: {}", path_,
+                done < 0 ? std::strerror(errno) : "it is too short");
+  at_ += done;
   sum_.add(bytes, count);
 }
 

@@ -3,9 +3,6 @@
 #include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
-#include <functional>
-#include <numeric>
-
 #include "archon/io/files.hpp"
 
 namespace archon {
@@ -30,8 +27,7 @@ std::string checksum_path(const std::string& dataset) { return "/checksums" + da
 void reserve_with_sums(h5::FileLayout& layout, const std::vector<RoomFor>& datasets) {
   for (const RoomFor& dataset : datasets) layout.reserve(dataset.path, dataset.shape, at::kFloat);
   for (const auto& [path, shape] : datasets) {
-    const int64_t elements =
-        std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+    const int64_t elements = whole_box(shape).elements();
     layout.reserve(checksum_path(path), {(elements + kChecksumBlock - 1) / kChecksumBlock},
                    at::kUInt64);
   }

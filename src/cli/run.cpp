@@ -15,9 +15,9 @@
 #include "archon/base/memory.hpp"
 #include "archon/base/save_signal.hpp"
 #include "archon/base/threads.hpp"
-#include "archon/comm/tensor_memory.hpp"
 #include "archon/base/version.hpp"
 #include "archon/comm/mpi.hpp"
+#include "archon/comm/tensor_memory.hpp"
 #include "archon/comm/watchdog.hpp"
 #include "command.hpp"
 

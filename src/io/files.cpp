@@ -74,6 +74,19 @@ void sync_path(const std::string& path) {
   ARCHON_ENSURE(synced || reason == EINVAL, "cannot sync {}: {}", path, std::strerror(reason));
 }
 
+int64_t read_at(int descriptor, void* bytes, std::size_t count, int64_t offset) {
+  int64_t done = 0;
+  while (done < static_cast<int64_t>(count)) {
+    const ssize_t part = ::pread(descriptor, static_cast<char*>(bytes) + done,
+                                 count - static_cast<std::size_t>(done), offset + done);
+    if (part < 0 && errno == EINTR) continue;
+    if (part < 0) return -1;
+    if (part == 0) break;
+    done += part;
+  }
+  return done;
+}
+
 std::string parent_folder(const std::string& path) {
   const std::string parent = fs::path(path).parent_path().string();
   return parent.empty() ? "." : parent;

@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "archon/base/error.hpp"
+#include "archon/io/files.hpp"
 #include "hdf5_check.hpp"
 #include "hdf5_objects.hpp"
 #include "hdf5_types.hpp"
@@ -41,12 +42,8 @@ Handle layout_access() {
 
 std::string read_all(int descriptor, int64_t offset, int64_t bytes) {
   std::string content(static_cast<std::size_t>(bytes), '\0');
-  for (int64_t done = 0; done < bytes;) {
-    const ssize_t count = ::pread(descriptor, content.data() + done,
-                                  static_cast<std::size_t>(bytes - done), offset + done);
-    ARCHON_ENSURE(count > 0, "cannot read a file in memory: {}", std::strerror(errno));
-    done += count;
-  }
+  ARCHON_ENSURE(read_at(descriptor, content.data(), content.size(), offset) == bytes,
+                "cannot read a file in memory: {}", std::strerror(errno));
   return content;
 }
 

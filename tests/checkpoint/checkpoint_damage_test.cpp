@@ -16,14 +16,6 @@ namespace {
 
 BOOST_GLOBAL_FIXTURE(LoadedPlugins);
 
-std::vector<std::string> names_in(const std::string& folder) {
-  std::vector<std::string> names;
-  for (const auto& item : fs::directory_iterator(folder))
-    names.push_back(item.path().filename().string());
-  std::ranges::sort(names);
-  return names;
-}
-
 /// A checkpoint that all ranks saved, in the hands of one of them.
 struct SavedCheckpointCase {
   explicit SavedCheckpointCase(CheckpointLayout layout)

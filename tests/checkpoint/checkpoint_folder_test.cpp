@@ -16,6 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::mentions;
+using test::names_in;
 using test::TemporaryFolder;
 using test::write_bytes;
 
@@ -49,14 +50,6 @@ std::vector<int64_t> steps_in(const std::string& folder) {
 
 void check_steps(const std::string& folder, const std::vector<int64_t>& expected) {
   BOOST_TEST(steps_in(folder) == expected, boost::test_tools::per_element());
-}
-
-std::vector<std::string> names_in(const std::string& folder) {
-  std::vector<std::string> names;
-  for (const auto& item : fs::directory_iterator(folder))
-    names.push_back(item.path().filename().string());
-  std::ranges::sort(names);
-  return names;
 }
 
 BOOST_AUTO_TEST_CASE(published_ones_are_listed_newest_first) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace archon {
@@ -19,6 +21,10 @@ void validate_new_file(const std::string& path);
 
 /// Puts a file's data, or a folder's entries, on the disk (fsync); RuntimeFailure if it cannot.
 void sync_path(const std::string& path);
+
+/// Reads `count` bytes at `offset` of an open file in as many calls as it takes. Returns how many
+/// there were, fewer where the file ends, or -1 with the reason in errno.
+int64_t read_at(int descriptor, void* bytes, std::size_t count, int64_t offset);
 
 /// The folder that holds `path`; "." for a plain name.
 std::string parent_folder(const std::string& path);
