@@ -25,9 +25,30 @@ void add_batch_group(OptionSet& options, TrainOptions& train) {
 void add_loss_options(OptionSet& options, TrainOptions& train) {
   options.group("Loss");
   options.add("loss",
-              choice<LossKind>(train.loss, {{"sft", LossKind::sft}, {"critic", LossKind::critic}}),
+              choice<LossKind>(train.loss, {{"sft", LossKind::sft},
+                                            {"critic", LossKind::critic},
+                                            {"grpo", LossKind::grpo},
+                                            {"gspo", LossKind::gspo}}),
               "sft: mean negative log-likelihood of the targets; critic: value loss of a model "
-              "with a score head, on old_values and returns");
+              "with a score head, on old_values and returns; grpo: clipped policy gradient on "
+              "logprobs and advantages; gspo: the same with one ratio a sequence");
+  options.add("eps-clip", number(train.policy.eps_clip, kFraction),
+              "grpo, gspo: ratios below 1 - X are clipped");
+  options.add("eps-clip-higher", number(train.policy.eps_clip_higher, kNotNegative),
+              "grpo, gspo: ratios above 1 + X are clipped");
+  options.add("dual-clip", number(train.policy.dual_clip, kNotNegative),
+              "grpo, gspo: where the advantage is negative, no loss above X times its size; 0 = "
+              "off");
+  options.add("behaviour-weight-cap", number(train.policy.behaviour_weight_cap, kNotNegative),
+              "grpo, gspo: tokens drop out whose probability rose by more than this factor from "
+              "the behaviour to the proximal policy; 0 = off");
+  options.add("ratio",
+              choice<bool>(train.policy.sequence_ratio, {{"token", false}, {"sequence", true}}),
+              "grpo: one ratio a token, or one a sequence as in gspo");
+  options.add("proximal",
+              choice<bool>(train.proximal_is_behaviour, {{"file", false}, {"behaviour", true}}),
+              "grpo, gspo: the policy that ratios are taken to: prox_logprobs of the file, or the "
+              "behaviour policy");
   options.add("value-eps-clip", number(train.value_eps_clip, kNotNegative),
               "critic: clip values to this far around old_values; 0 = off");
 }
@@ -91,8 +112,7 @@ void add_saving_options(OptionSet& options, TrainOptions& train) {
                              {{"shards", Layout::shards}, {"single", Layout::single}}),
               "shards: a file per rank and an index; single: one file, written by all ranks "
               "through MPI-IO");
-  options.add("checkpoint-compression",
-              integer<int64_t>(save.checkpoint.compression, 0, 9),
+  options.add("checkpoint-compression", integer<int64_t>(save.checkpoint.compression, 0, 9),
               "deflate, from 1 (fast) to 9 (small); 0 = off");
   options.add("keep", integer<int64_t>(save.keep, 0),
               "remove all but the newest so many checkpoints after each save; 0 = all stay");
@@ -204,6 +224,10 @@ void check_train_options(const TrainOptions& train) {
   ARCHON_VALIDATE(train.value_eps_clip == 0 || train.loss == LossKind::critic,
                   "--value-eps-clip {} is for the critic; leave it out, or give --loss critic",
                   train.value_eps_clip);
+  ARCHON_VALIDATE(train.policy.dual_clip == 0 || train.policy.dual_clip > 1,
+                  "--dual-clip {} is not above 1: it would bound losses that no clipping touches; "
+                  "3 is usual, 0 turns it off",
+                  train.policy.dual_clip);
 }
 
 }  // namespace archon::cli

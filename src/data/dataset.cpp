@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <functional>
 #include <utility>
@@ -72,6 +73,20 @@ std::vector<int64_t> read_integers(const h5::File& file, const std::string& data
   return {begin, begin + values.numel()};
 }
 
+/// A loss reads its fields at targets, where a value that is not finite would spoil every weight.
+void check_field(const std::string& path, int64_t begin, const Sequence& sequence,
+                 const std::string& name) {
+  const bool log_probs = name.ends_with("logprobs");
+  const float* values = sequence.fields.at(name).const_data_ptr<float>();
+  const bool* target = sequence.loss_mask.const_data_ptr<bool>();
+  for (int64_t t = 0; t < sequence.length(); ++t)
+    ARCHON_VALIDATE(!target[t] || (std::isfinite(values[t]) && !(log_probs && values[t] > 0)),
+                    "{}: /{}[{}] = {} (sequence {}, token {}, a target); it must be {}; mend what "
+                    "wrote the file, or leave the token out of /loss_mask",
+                    path, name, begin + t, values[t], sequence.index, t,
+                    log_probs ? "a log-probability, finite and not above 0" : "finite");
+}
+
 }  // namespace
 
 int64_t Sequence::targets() const { return loss_mask.sum().item<int64_t>(); }
@@ -127,6 +142,7 @@ Sequence TokenDataset::read(int64_t sequence) const {
     result.loss_mask.mutable_data_ptr<bool>()[0] = false;
   }
   for (const std::string& name : fields_) result.fields[name] = own(window_.fields.at(name));
+  for (const std::string& name : fields_) check_field(path(), cu_seqlens_[sequence], result, name);
   return result;
 }
 

@@ -1,5 +1,6 @@
 #include "archon/engine/objective.hpp"
 
+#include <ATen/ops/sum.h>
 #include <ATen/ops/where.h>
 
 #include "archon/base/error.hpp"
@@ -35,11 +36,60 @@ MicroBatchLoss critic_loss(const at::Tensor& hidden, const Model& model, const M
   return {loss, mesh.tp().all_reduce(loss.item<double>())};
 }
 
+/// Ratios of whole sequences need the log-probabilities of the whole stream; each cp rank's loss is
+/// that of its own tokens.
+MicroBatchLoss policy_gradient_loss(const at::Tensor& hidden, const Model& model, const Mesh& mesh,
+                                    const PackedBatch& batch, const PackedBatch& slice,
+                                    double scale, const Objective& objective) {
+  const TraceSpan span("loss");
+  const at::Tensor mine = vocab_parallel_log_probs(differentiable::all_gather(hidden, mesh.tp()),
+                                                   vocab_parallel_head(model, mesh), slice.labels)
+                              .log_probs;
+  const at::Tensor& behaviour = batch.fields.at("logprobs");
+  const PolicyBatch policy_batch{
+      differentiable::all_gather(mine, mesh.cp()),
+      objective.proximal_is_behaviour ? behaviour : batch.fields.at("prox_logprobs"),
+      behaviour,
+      batch.fields.at("advantages"),
+      batch.target_mask,
+      batch.cu_seqlens};
+  const int64_t tokens = mine.size(0);
+  const at::Tensor loss = policy_loss(policy_batch, objective.policy)
+                              .narrow(0, mesh.cp_rank() * tokens, tokens)
+                              .sum()
+                              .mul(scale)
+                              .view({1});
+  return {loss, loss.item<double>()};
+}
+
 }  // namespace
+
+std::string to_string(LossKind kind) {
+  switch (kind) {
+    case LossKind::sft:
+      return "sft";
+    case LossKind::critic:
+      return "critic";
+    case LossKind::grpo:
+      return "grpo";
+    case LossKind::gspo:
+      return "gspo";
+  }
+  return "";
+}
+
+Objective make_objective(const TrainOptions& options) {
+  Objective objective{options.loss, options.value_eps_clip, options.policy,
+                      options.proximal_is_behaviour};
+  if (options.loss == LossKind::gspo) objective.policy.sequence_ratio = true;
+  return objective;
+}
 
 std::vector<std::string> Objective::fields() const {
   if (kind == LossKind::critic) return {"old_values", "returns"};
-  return {};
+  if (kind == LossKind::sft) return {};
+  if (proximal_is_behaviour) return {"logprobs", "advantages"};
+  return {"logprobs", "prox_logprobs", "advantages"};
 }
 
 void Objective::validate(const DecoderConfig& config) const {
@@ -59,9 +109,12 @@ MicroBatchLoss Objective::operator()(Model& model, const Mesh& mesh, const Packe
   const PackedBatch slice = ulysses_slice_inputs(batch, mesh.cp_rank(), mesh.shape().cp);
   MicroBatchLoss result;
   const auto tail = [&](const at::Tensor& hidden) {
-    result = kind == LossKind::critic
-                 ? critic_loss(hidden, model, mesh, slice, scale, value_eps_clip)
-                 : sft_loss(hidden, model, mesh, slice, scale);
+    if (kind == LossKind::sft)
+      result = sft_loss(hidden, model, mesh, slice, scale);
+    else if (kind == LossKind::critic)
+      result = critic_loss(hidden, model, mesh, slice, scale, value_eps_clip);
+    else
+      result = policy_gradient_loss(hidden, model, mesh, batch, slice, scale, *this);
     return result.loss;
   };
   result.loss = model.forward(model_input(slice), tail, observer);

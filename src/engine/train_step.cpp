@@ -54,7 +54,7 @@ int64_t global_targets(const std::vector<PackedBatch>& batches, const Mesh& mesh
 double accumulate_gradients(const TrainOptions& options, const LoadedModel& loaded,
                             const Mesh& mesh, const std::vector<PackedBatch>& batches,
                             int64_t targets, const StepPlaces& places, GoldenRecorder* recorder) {
-  const Objective objective{options.loss, options.value_eps_clip};
+  const Objective objective = make_objective(options);
   const double scale = 1.0 / static_cast<double>(std::max<int64_t>(targets, 1));
   const bool record_activations = recorder != nullptr && options.record.activations;
   if (record_activations) recorder->begin_activations(places.tokens());

@@ -54,7 +54,7 @@ class Trainer {
       : options_(options),
         mesh_(mesh),
         loaded_(loaded),
-        objective_{options.loss, options.value_eps_clip},
+        objective_(make_objective(options)),
         batcher_(options.run, options.run.data, loaded.model->config(), mesh, objective_.fields()),
         sampler_(batcher_.dataset().size(), options.batch_sequences, options.shuffle,
                  options.run.seed),
@@ -256,7 +256,7 @@ bool run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   const LoadedModel loaded = checkpoints.empty()
                                  ? load_model(run.model, mesh, run.dtype, run.memory)
                                  : allocate_model(run.model, mesh, run.dtype, run.memory);
-  Objective{options.loss, options.value_eps_clip}.validate(loaded.model->config());
+  make_objective(options).validate(loaded.model->config());
   return Trainer(options, mesh, loaded, checkpoints, memory_at_start).run();
 }
 

@@ -38,7 +38,7 @@ Json configuration(const TrainOptions& options, int64_t sequences) {
           {"seed", options.run.seed},
           {"micro-batch-tokens", options.run.micro_batch_tokens},
           {"dtype", options.run.dtype == at::kFloat ? "float32" : "bfloat16"},
-          {"loss", options.loss == LossKind::sft ? "sft" : "critic"},
+          {"loss", to_string(options.loss)},
           {"optimizer", options.optimizer == OptimizerKind::adamw ? "adamw" : "sgd"},
           {"weight-decay", options.adamw.weight_decay},
           {"clip-grad-norm", options.clip_grad_norm},

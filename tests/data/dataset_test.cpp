@@ -12,6 +12,7 @@
 #include <boost/test/unit_test.hpp>
 #include <filesystem>
 #include <functional>
+#include <limits>
 
 #include "archon/base/error.hpp"
 
@@ -100,6 +101,23 @@ BOOST_AUTO_TEST_CASE(sequences_are_read_with_their_default_targets) {
   BOOST_TEST(dataset.read(1).targets() == 0);
   BOOST_TEST(values(dataset.read(0).tokens) == (Values{1, 2, 3}));
   BOOST_TEST((last.tokens.scalar_type() == at::kLong && last.loss_mask.scalar_type() == at::kBool));
+}
+
+BOOST_AUTO_TEST_CASE(values_that_no_loss_can_use_are_refused) {
+  datasets["/loss_mask"] = integers({0, 0, 1, 0, 0, 1, 1, 1}, at::kByte);
+  const auto read_all = [&](const std::string& name, int64_t entry, float value) {
+    datasets["/" + name] = at::zeros({8}, at::kFloat);
+    datasets["/" + name].mutable_data_ptr<float>()[entry] = value;
+    const TokenDataset dataset(write(), kVocabulary, {name});
+    for (int64_t i = 0; i < dataset.size(); ++i) dataset.read(i);
+  };
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  check_refused([&] { read_all("logprobs", 2, 0.5F); },
+                {"/logprobs[2] = 0.5", "sequence 0, token 2", "not above 0"});
+  check_refused([&] { read_all("prox_logprobs", 5, nan); }, {"/prox_logprobs[5] = nan"});
+  check_refused([&] { read_all("advantages", 7, nan); }, {"/advantages[7] = nan", "token 3"});
+  read_all("advantages", 5, 2.0F);  // large, but a number
+  read_all("logprobs", 1, nan);     // no target
 }
 
 BOOST_AUTO_TEST_CASE(mask_and_fields_are_read) {

@@ -129,6 +129,35 @@ void train_case(const std::string& name, const MeshShape& shape, const Variant& 
                 "/steps/000001/gradients", options.schedule.lr, kSteps);
 }
 
+/// The oracle's policy losses: their value, norm and every gradient.
+void policy_case(const std::string& name, const MeshShape& shape, const std::string& loss) {
+  const std::string group = "/" + loss;
+  const h5::File golden = h5::File::open(golden_folder(name) + "/golden.h5");
+  const auto setting = [&](const char* attribute) {
+    return golden.number_attribute(group, attribute).value_or(0.0);
+  };
+  TrainOptions options;
+  options.run = run_options(name, shape);
+  options.output = record_name(name, shape, "-" + loss);
+  options.loss = loss == "gspo" ? LossKind::gspo : LossKind::grpo;
+  options.policy.eps_clip = setting("eps_clip");
+  options.policy.eps_clip_higher = setting("eps_clip_higher");
+  options.policy.dual_clip = setting("c_clip");
+  options.policy.behaviour_weight_cap = setting("behav_imp_weight_cap");
+  options.proximal_is_behaviour = setting("prox_is_behaviour") == 1;
+  options.steps = 1;
+  options.batch_sequences = 0;
+  options.save_hf = false;
+  options.record.file = options.output + "-record.h5";
+  options.record.activations = options.record.weights = false;
+  train_afresh(options);
+  if (test_environment().world_rank() != 0) return;
+  const h5::File record = h5::File::open(options.record.file);
+  check_close(golden, group + "/loss", record, "/steps/000001/loss", kFromHuggingFace);
+  check_close(golden, group + "/grad_norm", record, "/steps/000001/grad_norm", kFromHuggingFace);
+  check_group(golden, group + "/grads", record, "/steps/000001/gradients", kFromHuggingFace);
+}
+
 }  // namespace
 
 BOOST_TEST_GLOBAL_FIXTURE(LoadedPlugins);
@@ -146,4 +175,16 @@ BOOST_AUTO_TEST_CASE(every_mesh_equals_huggingface_and_one_rank) {
       ++ran;
     }
   BOOST_CHECK_GT(ran, 0);
+}
+
+BOOST_AUTO_TEST_CASE(policy_losses_equal_huggingface) {
+  for (const std::string& name : kCases) {
+    if (is_critic(name)) continue;
+    for (const MeshShape& shape :
+         meshes_for(golden_folder(name) + "/model", test_environment().world_size()))
+      for (const std::string loss : {"grpo", "gspo", "grpo_onpolicy"})
+        BOOST_TEST_CONTEXT(loss << " of " << name << " on " << to_string(shape)) {
+          policy_case(name, shape, loss);
+        }
+  }
 }

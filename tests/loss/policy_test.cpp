@@ -64,8 +64,7 @@ std::vector<double> reference(const at::Tensor& current, const PolicyLossOptions
     double loss = -std::min(adv * r, adv * clipped);
     if (options.dual_clip > 0 && adv < 0) loss = std::min(loss, -options.dual_clip * adv);
     const double weight = std::exp(lags.const_data_ptr<double>()[t]);
-    const bool dropped =
-        options.behaviour_weight_cap > 0 && weight > options.behaviour_weight_cap;
+    const bool dropped = options.behaviour_weight_cap > 0 && weight > options.behaviour_weight_cap;
     losses[t] = dropped ? 0 : loss * weight;
   }
   return losses;

@@ -25,6 +25,8 @@ struct MicroBatchLoss {
 struct Objective {
   LossKind kind = LossKind::sft;
   double value_eps_clip = 0.0;
+  PolicyLossOptions policy;
+  bool proximal_is_behaviour = false;
 
   /// Token-aligned datasets it needs.
   std::vector<std::string> fields() const;
@@ -35,6 +37,9 @@ struct Objective {
   MicroBatchLoss operator()(Model& model, const Mesh& mesh, const PackedBatch& batch, double scale,
                             ActivationObserver* observer = nullptr) const;
 };
+
+/// What a training run minimises.
+Objective make_objective(const TrainOptions& options);
 
 /// This cp rank's part of a packed stream, as the model takes it.
 ModelInput model_input(const PackedBatch& slice);

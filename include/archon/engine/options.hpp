@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "archon/checkpoint/checkpoint_writer.hpp"
+#include "archon/loss/policy.hpp"
 #include "archon/mesh/mesh.hpp"
 #include "archon/model/model.hpp"
 #include "archon/optim/optimizer.hpp"
@@ -35,7 +36,8 @@ struct RunOptions {
   uint64_t seed = 0;
 };
 
-enum class LossKind { sft, critic };
+enum class LossKind { sft, critic, grpo, gspo };
+std::string to_string(LossKind kind);
 enum class OptimizerKind { adamw, sgd };
 
 /// When checkpoints are saved, how, and how many stay.
@@ -68,8 +70,10 @@ struct TrainOptions {
   RunOptions run;
   std::string output;
   LossKind loss = LossKind::sft;
-  double value_eps_clip = 0.0;  ///< critic; 0 = no clipping
-  int64_t steps = 0;            ///< absolute last step; 0 = take epochs
+  double value_eps_clip = 0.0;         ///< critic; 0 = no clipping
+  PolicyLossOptions policy;            ///< grpo, gspo
+  bool proximal_is_behaviour = false;  ///< grpo, gspo: no proximal policy of its own
+  int64_t steps = 0;                   ///< absolute last step; 0 = take epochs
   int64_t epochs = 0;
   int64_t batch_sequences = 32;  ///< global, 0 = the whole file
   bool shuffle = true;

@@ -10,12 +10,12 @@
 namespace archon {
 
 struct PolicyLossOptions {
-  double eps_clip = 0.2;              ///< ratios below 1 - eps_clip are clipped
-  double eps_clip_higher = 0.2;       ///< ratios above 1 + eps_clip_higher are clipped
-  double dual_clip = 0;               ///< bound on the loss where the advantage is negative, as a
-                                      ///< multiple of it, above 1; 0 = off
-  double behaviour_weight_cap = 0;    ///< tokens of a larger importance weight drop out; 0 = off
-  bool sequence_ratio = false;        ///< one ratio and one advantage a sequence (GSPO)
+  double eps_clip = 0.2;            ///< ratios below 1 - eps_clip are clipped
+  double eps_clip_higher = 0.2;     ///< ratios above 1 + eps_clip_higher are clipped
+  double dual_clip = 0;             ///< bound on the loss where the advantage is negative, as a
+                                    ///< multiple of it, above 1; 0 = off
+  double behaviour_weight_cap = 0;  ///< tokens of a larger importance weight drop out; 0 = off
+  bool sequence_ratio = false;      ///< one ratio and one advantage a sequence (GSPO)
 };
 
 /// What a policy loss is computed from.
