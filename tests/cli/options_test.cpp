@@ -75,7 +75,8 @@ BOOST_AUTO_TEST_CASE(malformed_values) {
       {"--dp", "two", "1 or larger, or -1"},
       {"--dtype", "int8", "float32 or bfloat16"},
       {"--shuffle", "yes", "on or off"},
-      {"--loss", "grpo", "sft or critic"},
+      {"--loss", "dreams", "sft, critic, grpo or gspo"},
+      {"--eps-clip", "1.5", "from 0 to 1"},
       {"--optimizer", "lion", "adamw or sgd"},
       {"--lr-schedule", "step", "constant, linear or cosine"},
       {"--min-lr-ratio", "1.1", "from 0 to 1"},
@@ -117,6 +118,7 @@ BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
   check_refused(train_with({"--epochs", "2"}), {"--steps 1 and --epochs 2 are both given"});
   check_refused(train_with({"--eval-every", "2"}), {"--eval-every 2", "--eval-data"});
   check_refused(train_with({"--value-eps-clip", "0.2"}), {"--loss critic"});
+  check_refused(train_with({"--dual-clip", "0.5"}), {"--dual-clip 0.5", "not above 1"});
   const std::vector<std::string> single = {"--checkpoint-layout", "single"},
                                  async = {"--checkpoint-async", "on"},
                                  compressed = {"--checkpoint-compression", "3"};
