@@ -141,8 +141,10 @@ Sequence TokenDataset::read(int64_t sequence) const {
     result.loss_mask = at::ones({length(sequence)}, at::kBool);
     result.loss_mask.mutable_data_ptr<bool>()[0] = false;
   }
-  for (const std::string& name : fields_) result.fields[name] = own(window_.fields.at(name));
-  for (const std::string& name : fields_) check_field(path(), cu_seqlens_[sequence], result, name);
+  for (const std::string& name : fields_) {
+    result.fields[name] = own(window_.fields.at(name));
+    check_field(path(), cu_seqlens_[sequence], result, name);
+  }
   return result;
 }
 

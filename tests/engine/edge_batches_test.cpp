@@ -13,8 +13,8 @@
 #include "archon/io/safetensors.hpp"
 #include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
-#include "support/train_afresh.hpp"
 #include "support/record_compare.hpp"
+#include "support/train_afresh.hpp"
 
 using namespace archon;
 using namespace archon::test;

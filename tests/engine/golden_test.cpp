@@ -6,8 +6,8 @@
 #include "archon/io/json.hpp"
 #include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
-#include "support/train_afresh.hpp"
 #include "support/record_compare.hpp"
+#include "support/train_afresh.hpp"
 
 using namespace archon;
 using namespace archon::test;
@@ -78,6 +78,13 @@ void forward_case(const std::string& name, const MeshShape& shape) {
     if (golden.has(dataset)) check_close(golden, dataset, output, dataset, kFromHuggingFace);
 }
 
+/// Loss, norm and every gradient of the first step against those of the golden's `group`.
+void check_first_step(const h5::File& golden, const std::string& group, const h5::File& record) {
+  check_close(golden, group + "/loss", record, "/steps/000001/loss", kFromHuggingFace);
+  check_close(golden, group + "/grad_norm", record, "/steps/000001/grad_norm", kFromHuggingFace);
+  check_group(golden, group + "/grads", record, "/steps/000001/gradients", kFromHuggingFace);
+}
+
 void train_case(const std::string& name, const MeshShape& shape, const Variant& variant) {
   const h5::File golden = h5::File::open(golden_folder(name) + "/golden.h5");
   const std::string group = is_critic(name) ? "/critic" : "/sft";
@@ -99,9 +106,7 @@ void train_case(const std::string& name, const MeshShape& shape, const Variant& 
   if (test_environment().world_rank() != 0) return;
 
   const h5::File record = h5::File::open(options.record.file);
-  check_close(golden, group + "/loss", record, "/steps/000001/loss", kFromHuggingFace);
-  check_close(golden, group + "/grad_norm", record, "/steps/000001/grad_norm", kFromHuggingFace);
-  check_group(golden, group + "/grads", record, "/steps/000001/gradients", kFromHuggingFace);
+  check_first_step(golden, group, record);
   const at::Tensor losses = golden.read(group + "/train_losses");
   const at::Tensor norms = golden.read(group + "/train_grad_norms");
   for (int64_t step = 1; step <= kSteps; ++step) {
@@ -153,9 +158,7 @@ void policy_case(const std::string& name, const MeshShape& shape, const std::str
   train_afresh(options);
   if (test_environment().world_rank() != 0) return;
   const h5::File record = h5::File::open(options.record.file);
-  check_close(golden, group + "/loss", record, "/steps/000001/loss", kFromHuggingFace);
-  check_close(golden, group + "/grad_norm", record, "/steps/000001/grad_norm", kFromHuggingFace);
-  check_group(golden, group + "/grads", record, "/steps/000001/gradients", kFromHuggingFace);
+  check_first_step(golden, group, record);
 }
 
 }  // namespace

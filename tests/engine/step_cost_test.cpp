@@ -18,8 +18,8 @@
 #include "archon/io/json.hpp"
 #include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
-#include "support/train_afresh.hpp"
 #include "support/temporary_folder.hpp"
+#include "support/train_afresh.hpp"
 
 using namespace archon;
 using namespace archon::test;

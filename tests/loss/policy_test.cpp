@@ -1,7 +1,6 @@
 // Policy losses against the formula token by token, and their gradient by finite differences.
 #include "archon/loss/policy.hpp"
 
-#include <ATen/ops/ones.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 
