@@ -8,8 +8,9 @@ using namespace archon::test;
 
 namespace {
 
-const std::vector<std::string> kCommands = {"train",   "eval",   "forward", "init", "diff",
-                                            "inspect", "doctor", "plugins", "plan", "export"};
+const std::vector<std::string> kCommands = {"train",    "eval",    "forward", "generate",
+                                            "init",     "diff",    "inspect", "doctor",
+                                            "plugins",  "plan",    "export"};
 
 }  // namespace
 
@@ -107,6 +108,30 @@ BOOST_AUTO_TEST_CASE(every_option_of_the_contract_is_in_the_help) {
         "micro-batch-tokens",
         "max-sequence",
         "pad-limit",
+        "dp",
+        "cp",
+        "tp",
+        "dtype",
+        "seed",
+        "deterministic",
+        "plugin",
+        "config",
+        "log-level",
+        "collective-timeout",
+        "threads"}},
+      {"generate",
+       {"model",
+        "data",
+        "output",
+        "group-size",
+        "max-new-tokens",
+        "stop-tokens",
+        "temperature",
+        "top-k",
+        "top-p",
+        "batch-sequences",
+        "cache-tokens",
+        "micro-batch-tokens",
         "dp",
         "cp",
         "tp",
