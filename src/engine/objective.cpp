@@ -29,10 +29,10 @@ MicroBatchLoss critic_loss(const at::Tensor& hidden, const Model& model, const M
   const auto mine = [&](const at::Tensor& x) {
     return x.narrow(0, mesh.tp_rank() * tokens, tokens);
   };
+  const CriticBatch batch{critic_values(model, hidden), mine(slice.fields.at("old_values")),
+                          mine(slice.fields.at("returns")), mine(slice.target_mask)};
   const at::Tensor loss =
-      critic_loss_sum(critic_values(model, hidden), mine(slice.fields.at("old_values")),
-                      mine(slice.fields.at("returns")), mine(slice.target_mask), eps_clip)
-          .mul(scale);
+      archon::critic_loss(batch, {.eps_clip = eps_clip}).loss.sum().mul(scale).view({1});
   return {loss, mesh.tp().all_reduce(loss.item<double>())};
 }
 
@@ -55,7 +55,7 @@ MicroBatchLoss policy_gradient_loss(const at::Tensor& hidden, const Model& model
       batch.cu_seqlens};
   const int64_t tokens = mine.size(0);
   const at::Tensor loss = policy_loss(policy_batch, objective.policy)
-                              .narrow(0, mesh.cp_rank() * tokens, tokens)
+                              .loss.narrow(0, mesh.cp_rank() * tokens, tokens)
                               .sum()
                               .mul(scale)
                               .view({1});
