@@ -50,7 +50,7 @@ inline constexpr NumberRange kNotNegative{.low = 0, .words = "a number, 0 or lar
 inline constexpr NumberRange kFraction{.low = 0, .high = 1, .words = "a number from 0 to 1"};
 inline constexpr NumberRange kBelowOne{
     .low = 0, .high = 1, .open_high = true, .words = "a number from 0 to below 1"};
-/// A finite decimal number.
+/// A finite decimal number. A default below the range stands for "not given".
 Value number(double& target, NumberRange range, std::string placeholder = "X");
 
 /// Text to integer; false when it is not one, or does not fit.
