@@ -37,7 +37,7 @@ enum class Whitening {
 };
 
 struct AdvantageOptions {
-  RewardOptions reward;
+  RewardOptions reward{};
   RewardNorm norm = RewardNorm::group;
   bool divide_by_std = true;  ///< of the group or the batch; off in Dr.GRPO (Liu et al. 2025,
                               ///< arXiv:2503.20783) and RLOO
