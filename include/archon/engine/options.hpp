@@ -138,4 +138,19 @@ struct ForwardOptions {
   double temperature = 1.0;
 };
 
+/// What `generate` draws and writes.
+struct GenerateOptions {
+  RunOptions run;
+  std::string output;
+  int64_t group_size = 1;      ///< rollouts of each prompt
+  int64_t max_new_tokens = 128;
+  double temperature = 1.0;    ///< 0 = greedy
+  int64_t top_k = 0;           ///< 0 = all
+  double top_p = 1.0;
+  /// Tokens that end a rollout; absent: those that the model's folder names.
+  std::optional<std::vector<int64_t>> stop_tokens;
+  int64_t batch_sequences = 64;  ///< rollouts that a data-parallel rank works on at a time
+  int64_t cache_tokens = 0;      ///< most tokens that they may come to hold; 0 = any number
+};
+
 }  // namespace archon

@@ -23,7 +23,7 @@
 namespace archon {
 
 /// Raised whenever a type that crosses the plugin boundary changes.
-inline constexpr std::uint32_t kPluginAbiVersion = 2;
+inline constexpr std::uint32_t kPluginAbiVersion = 3;
 inline constexpr char kPluginMagic[8] = {'A', 'R', 'C', 'H', 'P', 'L', 'U', 'G'};
 
 /// Plain bytes, fixed layout (little-endian), so that it can be read out of the file.
