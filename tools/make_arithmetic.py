@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Makes problems of arithmetic as token datasets, and the config.json of a small model for them.
+
+A problem is text such as "12+34=", its answer "46" and a newline; every character is one token,
+whose id is its ASCII code. The folder gets
+
+  sft.h5           problems with their answers, which are the targets
+  prompts/N.h5     problems without answers, one file a round of reinforcement learning
+  test.h5          problems without answers that are in no other file
+  config.json      a Qwen3 with a vocabulary of 128
+"""
+
+import argparse
+import json
+import operator
+import sys
+from pathlib import Path
+
+try:
+    import numpy as np
+    from token_dataset.errors import InputError
+    from token_dataset.hdf5 import write_dataset
+except ImportError as missing:
+    sys.exit(
+        f"error: {missing}; run job_scripts/setup.sh, "
+        "then start this with .venv/bin/python of the repository"
+    )
+
+EXAMPLES = """\
+examples:
+  two-digit sums and differences:
+    make_arithmetic.py --operations +- --output arithmetic
+
+exit code: 0 done, 2 wrong usage or input
+"""
+
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+VOCABULARY = 128
+
+CONFIG = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "vocab_size": VOCABULARY,
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "hidden_act": "silu",
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 10000.0,
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "use_sliding_window": False,
+    "initializer_range": 0.02,
+    "tie_word_embeddings": False,
+    "bos_token_id": None,
+    "eos_token_id": ord("\n"),
+    "torch_dtype": "float32",
+}
+
+
+class Problems:
+    """All problems of some operations on numbers of so many digits, in an order of their own."""
+
+    def __init__(self, operations, digits):
+        self.operations = operations
+        self.numbers = range(10 ** (digits - 1), 10**digits)
+
+    def __len__(self):
+        return len(self.operations) * len(self.numbers) ** 2
+
+    def __getitem__(self, index):
+        """(problem, answer)"""
+        rest, first = divmod(int(index), len(self.numbers))
+        kind, second = divmod(rest, len(self.numbers))
+        sign, first, second = self.operations[kind], self.numbers[first], self.numbers[second]
+        return f"{first}{sign}{second}=", f"{OPERATIONS[sign](first, second)}\n"
+
+
+class Sequences:
+    """Texts as what write_dataset() takes: token ids and targets."""
+
+    def __init__(self, texts):
+        self.texts = texts
+        lengths = [len(prompt) + len(answer) for prompt, answer in texts]
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)])
+
+    def __getitem__(self, index):
+        prompt, answer = self.texts[index]
+        ids = np.frombuffer((prompt + answer).encode("ascii"), np.uint8).astype(np.int32)
+        return ids, (np.arange(len(ids)) >= len(prompt)).astype(np.uint8)
+
+
+def write(path, texts):
+    write_dataset(path, Sequences(texts), np.arange(len(texts)), VOCABULARY)
+
+
+def make(options):
+    problems = Problems(options.operations, options.digits)
+    needed = options.test + max(options.sft, options.prompts)
+    if needed > len(problems):
+        raise InputError(
+            f"{needed} different problems are needed, but there are only {len(problems)} of "
+            f"'{options.operations}' with {options.digits} digits; ask for fewer, or more "
+            "--digits"
+        )
+    random = np.random.default_rng(options.seed)
+    order = random.permutation(len(problems))
+    test, train = order[: options.test], order[options.test :]
+
+    output = Path(options.output)
+    (output / "prompts").mkdir(parents=True, exist_ok=True)
+    write(output / "test.h5", [(problems[index][0], "") for index in test])
+    write(output / "sft.h5", [problems[index] for index in train[: options.sft]])
+    for number in range(1, options.rounds + 1):
+        drawn = random.choice(train, options.prompts, replace=False)
+        write(output / "prompts" / f"{number}.h5", [(problems[index][0], "") for index in drawn])
+    (output / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def operations(text):
+    if not text or set(text) - set(OPERATIONS) or len(set(text)) < len(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not some of {''.join(OPERATIONS)}")
+    return text
+
+
+def parse_arguments(arguments):
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--output", metavar="DIR", required=True, help="the folder to fill")
+    add("--operations", metavar="SIGNS", type=operations, default="+",
+        help=f"some of {''.join(OPERATIONS)} [%(default)s]")
+    add("--digits", type=int, choices=(1, 2, 3), default=2,
+        help="of each number [%(default)s]")
+    add("--sft", metavar="N", type=positive, default=4000, help="problems of sft.h5 [%(default)s]")
+    add("--test", metavar="N", type=positive, default=1000, help="problems of test.h5 [%(default)s]")
+    add("--rounds", metavar="N", type=positive, default=20, help="files in prompts/ [%(default)s]")
+    add("--prompts", metavar="N", type=positive, default=64,
+        help="problems of each file in prompts/ [%(default)s]")
+    add("--seed", metavar="N", type=int, default=0, help="of what is drawn [%(default)s]")
+    return parser.parse_args(arguments)
+
+
+def main():
+    try:
+        make(parse_arguments(sys.argv[1:]))
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
