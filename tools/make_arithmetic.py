@@ -34,7 +34,7 @@ examples:
 exit code: 0 done, 2 wrong usage or input
 """
 
-OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+OPERATIONS = {"+": operator.add, "-": operator.sub}
 VOCABULARY = 128
 
 CONFIG = {
@@ -63,21 +63,26 @@ CONFIG = {
 
 
 class Problems:
-    """All problems of some operations on numbers of so many digits, in an order of their own."""
+    """All problems of so many numbers of so many digits, in an order of their own."""
 
-    def __init__(self, operations, digits):
+    def __init__(self, operations, terms, digits):
         self.operations = operations
-        self.numbers = range(10 ** (digits - 1), 10**digits)
+        self.terms = terms
+        self.numbers = range(10 ** (digits - 1) if digits > 1 else 0, 10**digits)
 
     def __len__(self):
-        return len(self.operations) * len(self.numbers) ** 2
+        return len(self.numbers) ** self.terms * len(self.operations) ** (self.terms - 1)
 
     def __getitem__(self, index):
         """(problem, answer)"""
-        rest, first = divmod(int(index), len(self.numbers))
-        kind, second = divmod(rest, len(self.numbers))
-        sign, first, second = self.operations[kind], self.numbers[first], self.numbers[second]
-        return f"{first}{sign}{second}=", f"{OPERATIONS[sign](first, second)}\n"
+        rest, number = divmod(int(index), len(self.numbers))
+        text, value = str(self.numbers[number]), self.numbers[number]
+        for _ in range(self.terms - 1):
+            rest, kind = divmod(rest, len(self.operations))
+            rest, number = divmod(rest, len(self.numbers))
+            text += f"{self.operations[kind]}{self.numbers[number]}"
+            value = OPERATIONS[self.operations[kind]](value, self.numbers[number])
+        return f"{text}=", f"{value}\n"
 
 
 class Sequences:
@@ -99,7 +104,7 @@ def write(path, texts):
 
 
 def make(options):
-    problems = Problems(options.operations, options.digits)
+    problems = Problems(options.operations, options.terms, options.digits)
     needed = options.test + max(options.sft, options.prompts)
     if needed > len(problems):
         raise InputError(
@@ -142,7 +147,8 @@ def parse_arguments(arguments):
     add("--output", metavar="DIR", required=True, help="the folder to fill")
     add("--operations", metavar="SIGNS", type=operations, default="+",
         help=f"some of {''.join(OPERATIONS)} [%(default)s]")
-    add("--digits", type=int, choices=(1, 2, 3), default=2,
+    add("--terms", metavar="N", type=positive, default=4, help="numbers of each problem [%(default)s]")
+    add("--digits", type=int, choices=(1, 2, 3), default=1,
         help="of each number [%(default)s]")
     add("--sft", metavar="N", type=positive, default=4000, help="problems of sft.h5 [%(default)s]")
     add("--test", metavar="N", type=positive, default=1000, help="problems of test.h5 [%(default)s]")
