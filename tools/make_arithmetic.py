@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Makes problems of arithmetic as token datasets, and the config.json of a small model for them.
 
-A problem is text such as "12+34=", its answer "46" and a newline; every character is one token,
+A problem is text such as "3+5+2+8=", its answer "18" and a newline; every character is one token,
 whose id is its ASCII code. The folder gets
 
   sft.h5           problems with their answers, which are the targets
-  prompts/N.h5     problems without answers, one file a round of reinforcement learning
+  prompts/0001.h5  problems without answers, one such file a round of reinforcement learning
   test.h5          problems without answers that are in no other file
   config.json      a Qwen3 with a vocabulary of 128
 """
@@ -28,14 +28,15 @@ except ImportError as missing:
 
 EXAMPLES = """\
 examples:
-  two-digit sums and differences:
-    make_arithmetic.py --operations +- --output arithmetic
+  sums and differences of two numbers of two digits:
+    make_arithmetic.py --operations +- --terms 2 --digits 2 --output arithmetic
 
 exit code: 0 done, 2 wrong usage or input
 """
 
 OPERATIONS = {"+": operator.add, "-": operator.sub}
 VOCABULARY = 128
+MOST_PROBLEMS = 10**7  # numbers of all of them are put into a random order
 
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -106,11 +107,11 @@ def write(path, texts):
 def make(options):
     problems = Problems(options.operations, options.terms, options.digits)
     needed = options.test + max(options.sft, options.prompts)
-    if needed > len(problems):
+    if not needed <= len(problems) <= MOST_PROBLEMS:
         raise InputError(
-            f"{needed} different problems are needed, but there are only {len(problems)} of "
-            f"'{options.operations}' with {options.digits} digits; ask for fewer, or more "
-            "--digits"
+            f"there are {len(problems)} problems of {options.terms} numbers of {options.digits} "
+            f"digits with '{options.operations}'; they must be at least the {needed} that are asked "
+            f"for, and at most {MOST_PROBLEMS}; change --terms or --digits"
         )
     random = np.random.default_rng(options.seed)
     order = random.permutation(len(problems))
@@ -122,7 +123,7 @@ def make(options):
     write(output / "sft.h5", [problems[index] for index in train[: options.sft]])
     for number in range(1, options.rounds + 1):
         drawn = random.choice(train, options.prompts, replace=False)
-        write(output / "prompts" / f"{number}.h5", [(problems[index][0], "") for index in drawn])
+        write(output / "prompts" / f"{number:04}.h5", [(problems[index][0], "") for index in drawn])
     (output / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
 
 

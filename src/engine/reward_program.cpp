@@ -4,10 +4,13 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cctype>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <string_view>
 
 #include "archon/base/error.hpp"
@@ -55,13 +58,17 @@ class Conversation {
     if (outgoing_.empty()) prepare();
     std::array<pollfd, 2> ends = {pollfd{program_.output(), POLLIN, 0},
                                   pollfd{program_.input(), POLLOUT, 0}};  // -1 is passed over
-    const int timeout = silence_timeout_ < 0 ? -1 : static_cast<int>(1000 * silence_timeout_);
-    const int ready = ::poll(ends.data(), ends.size(), timeout);
+    const int ready = ::poll(ends.data(), ends.size(), poll_timeout());
     if (ready < 0 && errno == EINTR) return;
     ARCHON_ENSURE(ready >= 0, "cannot wait for a pipe: {}", std::strerror(errno));
     if (ready == 0) fail_silent("neither read nor answered");
     if (ends[1].revents != 0) send();
     if (ends[0].revents != 0) receive();
+  }
+
+  int poll_timeout() const {  // in milliseconds
+    constexpr double kLongest = std::numeric_limits<int>::max();
+    return silence_timeout_ < 0 ? -1 : static_cast<int>(std::min(1000 * silence_timeout_, kLongest));
   }
 
   void prepare() {
@@ -147,8 +154,9 @@ class Conversation {
   std::string subject() const { return fmt::format("the reward program \"{}\"", command_); }
 
   static std::string shown(std::string_view line) {
-    return fmt::format("{}{}", line.substr(0, kShownOfLine),
-                       line.size() > kShownOfLine ? "..." : "");
+    std::string text(line.substr(0, kShownOfLine));
+    std::ranges::replace_if(text, [](unsigned char c) { return std::iscntrl(c) != 0; }, '?');
+    return text + (line.size() > kShownOfLine ? "..." : "");
   }
 
   const std::string& command_;

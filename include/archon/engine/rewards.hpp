@@ -11,8 +11,8 @@ namespace archon {
 
 /// Who says what an answer is worth: a plugin's function or a program. One of the two is given.
 struct RewardSource {
-  std::string function;           ///< name of a registered reward, or a plugin's file (NAME.so)
-  std::string command;            ///< for /bin/sh -c; docs/reinforcement-learning.md has its lines
+  std::string function = {};      ///< name of a registered reward, or a plugin's file (NAME.so)
+  std::string command = {};       ///< for /bin/sh -c; docs/reinforcement-learning.md has its lines
   double silence_timeout = 600;   ///< seconds without a sign of the program; 0 = no limit
 };
 
