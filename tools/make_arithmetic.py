@@ -109,9 +109,9 @@ def make(options):
     needed = options.test + max(options.sft, options.prompts)
     if not needed <= len(problems) <= MOST_PROBLEMS:
         raise InputError(
-            f"there are {len(problems)} problems of {options.terms} numbers of {options.digits} "
-            f"digits with '{options.operations}'; they must be at least the {needed} that are asked "
-            f"for, and at most {MOST_PROBLEMS}; change --terms or --digits"
+            f"there are {len(problems)} problems of {options.terms} numbers of "
+            f"{options.digits} digits with '{options.operations}'; they must be at least the "
+            f"{needed} that are asked for, and at most {MOST_PROBLEMS}; change --terms or --digits"
         )
     random = np.random.default_rng(options.seed)
     order = random.permutation(len(problems))
@@ -148,12 +148,15 @@ def parse_arguments(arguments):
     add("--output", metavar="DIR", required=True, help="the folder to fill")
     add("--operations", metavar="SIGNS", type=operations, default="+",
         help=f"some of {''.join(OPERATIONS)} [%(default)s]")
-    add("--terms", metavar="N", type=positive, default=4, help="numbers of each problem [%(default)s]")
+    add("--terms", metavar="N", type=positive, default=4,
+        help="numbers of each problem [%(default)s]")
     add("--digits", type=int, choices=(1, 2, 3), default=1,
         help="of each number [%(default)s]")
     add("--sft", metavar="N", type=positive, default=4000, help="problems of sft.h5 [%(default)s]")
-    add("--test", metavar="N", type=positive, default=1000, help="problems of test.h5 [%(default)s]")
-    add("--rounds", metavar="N", type=positive, default=20, help="files in prompts/ [%(default)s]")
+    add("--test", metavar="N", type=positive, default=1000,
+        help="problems of test.h5 [%(default)s]")
+    add("--rounds", metavar="N", type=positive, default=20,
+        help="files in prompts/ [%(default)s]")
     add("--prompts", metavar="N", type=positive, default=64,
         help="problems of each file in prompts/ [%(default)s]")
     add("--seed", metavar="N", type=int, default=0, help="of what is drawn [%(default)s]")

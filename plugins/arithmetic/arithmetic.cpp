@@ -49,14 +49,15 @@ bool take_sum(std::string_view& text, int64_t& value) {
 }
 
 class Arithmetic : public archon::RewardFunction {
-  double operator()(const archon::Rollout& rollout) override {
+  double operator()(const archon::RolloutView& rollout) override {
     const std::string problem = to_text(rollout.prompt);
     std::string_view rest = problem;
     int64_t answer = 0;
-    ARCHON_VALIDATE(take_sum(rest, answer) && rest == "=",
-                    "the reward arithmetic cannot judge the prompt \"{}\"; it knows problems such as "
-                    "12+34= and 3+5-2*8=, a token for each character",
-                    problem);
+    ARCHON_VALIDATE(
+        take_sum(rest, answer) && rest == "=",
+        "the reward arithmetic cannot judge the prompt \"{}\"; it knows problems such as "
+        "12+34= and 3+5-2*8=, a token for each character",
+        problem);
     return to_text(rollout.completion).starts_with(std::to_string(answer) + "\n") ? 1 : 0;
   }
 };

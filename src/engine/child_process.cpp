@@ -67,8 +67,8 @@ class SpawnSettings {
     std::string shell = "/bin/sh", option = "-c";
     const std::array<char*, 4> words = {shell.data(), option.data(), command.data(), nullptr};
     pid_t process = 0;
-    const int error = ::posix_spawn(&process, shell.c_str(), &files_, &attributes_, words.data(),
-                                    environ);
+    const int error =
+        ::posix_spawn(&process, shell.c_str(), &files_, &attributes_, words.data(), environ);
     ARCHON_ENSURE(error == 0, "cannot start \"{}\": {}", command, std::strerror(error));
     return process;
   }
@@ -105,7 +105,8 @@ bool ChildProcess::wait(double seconds) {
   while (process_ != 0) {
     if (::waitpid(process_, &status_, WNOHANG) == process_) {
       process_ = 0;
-    } else if (seconds >= 0 && std::chrono::duration<double>(Clock::now() - begin).count() > seconds) {
+    } else if (seconds >= 0 &&
+               std::chrono::duration<double>(Clock::now() - begin).count() > seconds) {
       return false;
     } else {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));

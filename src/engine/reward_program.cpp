@@ -24,7 +24,7 @@ constexpr std::size_t kPortion = 64 * 1024;  // bytes to write or read at a time
 constexpr std::size_t kShownOfLine = 200;
 constexpr double kGrace = 1;  // seconds to end, once it is known that the answers are wrong
 
-std::string line_of(const Rollout& rollout, std::size_t index) {
+std::string line_of(const RolloutView& rollout, std::size_t index) {
   return fmt::format("{{\"index\":{},\"group\":{},\"prompt\":[{}],\"completion\":[{}]}}\n", index,
                      rollout.group, fmt::join(rollout.prompt, ","),
                      fmt::join(rollout.completion, ","));
@@ -40,7 +40,7 @@ double parse_reward(std::string_view line) {
 class Conversation {
  public:
   Conversation(const std::string& command, double silence_timeout,
-               std::span<const Rollout> rollouts)
+               std::span<const RolloutView> rollouts)
       : command_(command),
         silence_timeout_(silence_timeout > 0 ? silence_timeout : -1),
         rollouts_(rollouts),
@@ -68,7 +68,8 @@ class Conversation {
 
   int poll_timeout() const {  // in milliseconds
     constexpr double kLongest = std::numeric_limits<int>::max();
-    return silence_timeout_ < 0 ? -1 : static_cast<int>(std::min(1000 * silence_timeout_, kLongest));
+    return silence_timeout_ < 0 ? -1
+                                : static_cast<int>(std::min(1000 * silence_timeout_, kLongest));
   }
 
   void prepare() {
@@ -109,9 +110,10 @@ class Conversation {
 
   void take(std::string_view line) {
     if (rewards_.size() == rollouts_.size())
-      throw InputError(fmt::format("{} answered more than the {} rollouts that it was given, with \"{}\" "
-                                   "({}); let it print one line for each",
-                                   subject(), rollouts_.size(), shown(line), end()));
+      throw InputError(
+          fmt::format("{} answered more than the {} rollouts that it was given, with \"{}\" "
+                      "({}); let it print one line for each",
+                      subject(), rollouts_.size(), shown(line), end()));
     const auto reward = static_cast<float>(parse_reward(line));
     if (!std::isfinite(reward)) refuse(line);
     rewards_.push_back(reward);
@@ -122,25 +124,26 @@ class Conversation {
     if (!program_.wait(silence_timeout_)) fail_silent("closed its output, but did not end");
     ARCHON_ENSURE(program_.succeeded(), "{} {}, after {} of {} answers; its own messages say why",
                   subject(), program_.fate(), rewards_.size(), rollouts_.size());
-    ARCHON_VALIDATE(rewards_.size() == rollouts_.size(),
-                    "{} gave {} answers for {} rollouts, and {}; let it print one line for each, in "
-                    "their order",
-                    subject(), rewards_.size(), rollouts_.size(), program_.fate());
+    ARCHON_VALIDATE(
+        rewards_.size() == rollouts_.size(),
+        "{} gave {} answers for {} rollouts, and {}; let it print one line for each, in "
+        "their order",
+        subject(), rewards_.size(), rollouts_.size(), program_.fate());
   }
 
   [[noreturn]] void refuse(std::string_view line) {
-    throw InputError(
-        fmt::format("{} answered rollout {} with \"{}\", which is no finite number, nor {{\"reward\": "
-                    "such a number}} ({}); let it print nothing but one such line for each rollout",
-                    subject(), rewards_.size(), shown(line), end()));
+    throw InputError(fmt::format(
+        "{} answered rollout {} with \"{}\", which is no finite number, nor {{\"reward\": "
+        "such a number}} ({}); let it print nothing but one such line for each rollout",
+        subject(), rewards_.size(), shown(line), end()));
   }
 
   [[noreturn]] void fail_silent(const char* what) {
     program_.kill();
-    throw RuntimeFailure(fmt::format("{} {} for {:g} s, after {} of {} answers, and was killed; mend "
-                                     "it (does it flush what it prints?), or raise --reward-timeout",
-                                     subject(), what, silence_timeout_, rewards_.size(),
-                                     rollouts_.size()));
+    throw RuntimeFailure(
+        fmt::format("{} {} for {:g} s, after {} of {} answers, and was killed; mend "
+                    "it (does it flush what it prints?), or raise --reward-timeout",
+                    subject(), what, silence_timeout_, rewards_.size(), rollouts_.size()));
   }
 
   /// How the program ended, or that it had to be ended.
@@ -155,13 +158,14 @@ class Conversation {
 
   static std::string shown(std::string_view line) {
     std::string text(line.substr(0, kShownOfLine));
-    std::ranges::replace_if(text, [](unsigned char c) { return std::iscntrl(c) != 0; }, '?');
+    std::ranges::replace_if(
+        text, [](unsigned char c) { return std::iscntrl(c) != 0; }, '?');
     return text + (line.size() > kShownOfLine ? "..." : "");
   }
 
   const std::string& command_;
   double silence_timeout_;  // below 0: none
-  std::span<const Rollout> rollouts_;
+  std::span<const RolloutView> rollouts_;
   std::size_t prepared_ = 0;  // rollouts whose lines are sent, or in `outgoing_`
   std::string outgoing_, incoming_;
   std::vector<float> rewards_;
@@ -171,7 +175,7 @@ class Conversation {
 }  // namespace
 
 std::vector<float> ask_reward_program(const std::string& command, double silence_timeout,
-                                      std::span<const Rollout> rollouts) {
+                                      std::span<const RolloutView> rollouts) {
   return Conversation(command, silence_timeout, rollouts).hold();
 }
 

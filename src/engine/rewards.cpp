@@ -31,18 +31,20 @@ const RewardSpec& reward_of_plugin(const std::string& file) {
     found.push_back(spec);
     names.push_back(spec->name);
   }
-  ARCHON_VALIDATE(!found.empty(),
-                  "the plugin {} brings no reward function (it is one of model architectures); name "
-                  "one that calls registry.add_reward",
-                  path);
-  ARCHON_VALIDATE(found.size() == 1,
-                  "the plugin {} brings several rewards: {}; give it with --plugin, and one of these "
-                  "names with --reward",
-                  path, fmt::join(names, ", "));
+  ARCHON_VALIDATE(
+      !found.empty(),
+      "the plugin {} brings no reward function (it is one of model architectures); name "
+      "one that calls registry.add_reward",
+      path);
+  ARCHON_VALIDATE(
+      found.size() == 1,
+      "the plugin {} brings several rewards: {}; give it with --plugin, and one of these "
+      "names with --reward",
+      path, fmt::join(names, ", "));
   return *found.front();
 }
 
-std::vector<float> call_function(const std::string& name, std::span<const Rollout> rollouts) {
+std::vector<float> call_function(const std::string& name, std::span<const RolloutView> rollouts) {
   const RewardSpec& spec =
       name.ends_with(".so") ? reward_of_plugin(name) : RewardRegistry::instance().find(name);
   const auto function = spec.make();
@@ -74,10 +76,10 @@ class RolloutFile {
     }
   }
 
-  std::span<const Rollout> rollouts() const { return rollouts_; }
+  std::span<const RolloutView> rollouts() const { return rollouts_; }
 
  private:
-  static Rollout view(const Sequence& sequence, int64_t group) {
+  static RolloutView view(const Sequence& sequence, int64_t group) {
     const std::span tokens(sequence.tokens.const_data_ptr<int64_t>(),
                            static_cast<std::size_t>(sequence.length()));
     const bool* mask = sequence.loss_mask.const_data_ptr<bool>();
@@ -87,7 +89,7 @@ class RolloutFile {
   }
 
   std::vector<Sequence> sequences_;
-  std::vector<Rollout> rollouts_;
+  std::vector<RolloutView> rollouts_;
 };
 
 void write_rewards(const std::string& source, std::vector<float> rewards,
@@ -100,7 +102,8 @@ void write_rewards(const std::string& source, std::vector<float> rewards,
 
 }  // namespace
 
-std::vector<float> compute_rewards(std::span<const Rollout> rollouts, const RewardSource& source) {
+std::vector<float> compute_rewards(std::span<const RolloutView> rollouts,
+                                   const RewardSource& source) {
   return source.command.empty()
              ? call_function(source.function, rollouts)
              : ask_reward_program(source.command, source.silence_timeout, rollouts);
@@ -114,7 +117,7 @@ void run_reward(const std::string& file, const RewardSource& source, const std::
   write_rewards(file, rewards, output);
 
   std::set<int64_t> groups;
-  for (const Rollout& rollout : input.rollouts()) groups.insert(rollout.group);
+  for (const RolloutView& rollout : input.rollouts()) groups.insert(rollout.group);
   const double sum = std::accumulate(rewards.begin(), rewards.end(), 0.0);
   json_out << Json{{"rollouts", rewards.size()},
                    {"groups", groups.size()},

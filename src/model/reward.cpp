@@ -17,15 +17,17 @@ RewardRegistry& RewardRegistry::instance() {
 }
 
 void RewardRegistry::add(RewardSpec spec) {
-  ARCHON_VALIDATE(!spec.name.empty() && spec.make,
-                  "plugin {} registers the reward \"{}\" without a name, or without a function that "
-                  "makes it; give add_reward both",
-                  spec.plugin, spec.name);
+  ARCHON_VALIDATE(
+      !spec.name.empty() && spec.make,
+      "plugin {} registers the reward \"{}\" without a name, or without a function that "
+      "makes it; give add_reward both",
+      spec.plugin, spec.name);
   const auto [there, added] = specs_.emplace(spec.name, spec);
-  ARCHON_VALIDATE(added,
-                  "the reward \"{}\" is registered twice, by plugin {} and by plugin {}; remove one "
-                  "of them",
-                  spec.name, there->second.plugin, spec.plugin);
+  ARCHON_VALIDATE(
+      added,
+      "the reward \"{}\" is registered twice, by plugin {} and by plugin {}; remove one "
+      "of them",
+      spec.name, there->second.plugin, spec.plugin);
 }
 
 const RewardSpec& RewardRegistry::find(const std::string& name) const {

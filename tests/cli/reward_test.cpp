@@ -88,14 +88,16 @@ BOOST_FIXTURE_TEST_CASE(a_program_is_given_prompt_completion_and_group, RolloutF
   const std::string given = folder / "given";
   BOOST_REQUIRE_EQUAL(reward({"--reward-command", "tee " + given + " | sed 's/.*/1/'"}).exit_code,
                       0);
-  CHECK_CONTAINS(read_bytes(given),
-                 "{\"index\":1,\"group\":9,\"prompt\":[49,50,43,49,61],\"completion\":[49,50,10]}\n");
+  CHECK_CONTAINS(
+      read_bytes(given),
+      "{\"index\":1,\"group\":9,\"prompt\":[49,50,43,49,61],\"completion\":[49,50,10]}\n");
 }
 
 BOOST_FIXTURE_TEST_CASE(a_plugin_may_be_given_as_a_file, RolloutFile) {
   const std::string copy = folder / "mine.so";
   std::filesystem::copy_file(
-      std::string(std::getenv("ARCHON_TEST_BINARY_DIR")) + "/lib/archon/plugins/arithmetic.so", copy);
+      std::string(std::getenv("ARCHON_TEST_BINARY_DIR")) + "/lib/archon/plugins/arithmetic.so",
+      copy);
   BOOST_REQUIRE_EQUAL(reward({"--reward", copy}).exit_code, 0);
   BOOST_TEST(rewards(data) == kRight, boost::test_tools::per_element());
 }

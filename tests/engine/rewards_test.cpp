@@ -25,8 +25,8 @@ struct Rollouts {
     texts.push_back({completion.begin(), completion.end()});
     groups.push_back(group);
   }
-  std::vector<Rollout> views() const {
-    std::vector<Rollout> result;
+  std::vector<RolloutView> views() const {
+    std::vector<RolloutView> result;
     for (std::size_t i = 0; i < groups.size(); ++i)
       result.push_back({groups[i], texts[2 * i], texts[2 * i + 1]});
     return result;
@@ -50,17 +50,16 @@ void check_fails(const std::string& command, std::initializer_list<const char*> 
                  int64_t rollouts = 3, double timeout = 20) {
   const auto begin = std::chrono::steady_clock::now();
   BOOST_TEST_CONTEXT(command) {
-    BOOST_CHECK_EXCEPTION(ask(some(rollouts), command, timeout), Exception,
-                          [&](const Exception& error) {
-                            bool all = true;
-                            for (const char* word : words) {
-                              const bool there =
-                                  std::string(error.what()).find(word) != std::string::npos;
-                              BOOST_CHECK_MESSAGE(there, word << " is not in: " << error.what());
-                              all = all && there;
-                            }
-                            return all;
-                          });
+    BOOST_CHECK_EXCEPTION(
+        ask(some(rollouts), command, timeout), Exception, [&](const Exception& error) {
+          bool all = true;
+          for (const char* word : words) {
+            const bool there = std::string(error.what()).find(word) != std::string::npos;
+            BOOST_CHECK_MESSAGE(there, word << " is not in: " << error.what());
+            all = all && there;
+          }
+          return all;
+        });
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     BOOST_CHECK_LT(seconds.count(), 10);
   }
@@ -100,12 +99,13 @@ BOOST_AUTO_TEST_CASE(arithmetic_takes_the_exact_answer_only) {
 }
 
 BOOST_AUTO_TEST_CASE(arithmetic_refuses_what_is_no_problem) {
-  for (const char* prompt : {"", "=", "12+=", "12+34", "+=", "12/34=", "1 + 2=", "12+34==", "a=",
-                             "9223372036854775807+1=",
-                             "9223372036854775807*2=", "99999999999999999999="})
-    BOOST_TEST_CONTEXT(prompt)
-  BOOST_CHECK_EXCEPTION(arithmetic({{prompt, "46\n"}}), InputError,
-                        mentions("cannot judge the prompt \"" + std::string(prompt) + "\""));
+  for (const char* prompt :
+       {"", "=", "12+=", "12+34", "+=", "12/34=", "1 + 2=", "12+34==", "a=",
+        "9223372036854775807+1=", "9223372036854775807*2=", "99999999999999999999="})
+    BOOST_TEST_CONTEXT(prompt) {
+      BOOST_CHECK_EXCEPTION(arithmetic({{prompt, "46\n"}}), InputError,
+                            mentions("cannot judge the prompt \"" + std::string(prompt) + "\""));
+    }
   Rollouts large;
   large.texts = {{49, 200000, -5, 61}, {49}};
   large.groups = {0};
@@ -129,7 +129,7 @@ BOOST_AUTO_TEST_CASE(a_function_is_named_or_its_plugin_is) {
 BOOST_AUTO_TEST_CASE(functions_must_give_finite_numbers) {
   struct Fixed : RewardFunction {
     explicit Fixed(double value) : value(value) {}
-    double operator()(const Rollout&) override { return value; }
+    double operator()(const RolloutView&) override { return value; }
     double value;
   };
   const PluginRegistry registry("/plugins/mine.so");
@@ -154,8 +154,9 @@ BOOST_AUTO_TEST_CASE(a_program_is_given_each_rollout_and_answers_in_order) {
   rollouts.add(-1, "", "de");
   rollouts.add(8, "f", "");
   const std::string given = folder / "given";
-  const std::vector<float> rewards = ask(
-      rollouts, "cat > '" + given + "'; echo 1; echo '{\"note\": [2], \"reward\": -2.5e1}'; printf 3");
+  const std::vector<float> rewards =
+      ask(rollouts,
+          "cat > '" + given + "'; echo 1; echo '{\"note\": [2], \"reward\": -2.5e1}'; printf 3");
   BOOST_TEST(rewards == (std::vector<float>{1, -25, 3}), boost::test_tools::per_element());
   BOOST_TEST(read_bytes(given) ==
              "{\"index\":0,\"group\":7,\"prompt\":[97,98],\"completion\":[99]}\n"
@@ -163,19 +164,18 @@ BOOST_AUTO_TEST_CASE(a_program_is_given_each_rollout_and_answers_in_order) {
              "{\"index\":2,\"group\":8,\"prompt\":[102],\"completion\":[]}\n");
 }
 
-// Pipes hold 64 KiB. Three times a program that would be stuck if only one way were served at a time:
-// it answers line by line, it answers at its end, it answers before it reads.
+// Pipes hold 64 KiB. Three times a program that would be stuck if only one way were served at a
+// time: it answers line by line, it answers at its end, it answers before it reads.
 BOOST_AUTO_TEST_CASE(full_pipes_stop_nobody) {
   const Rollouts rollouts = some(30000);
   std::vector<float> expected(30000);
   std::iota(expected.begin(), expected.end(), 0);
   const char* answer = "s/^{\"index\":\\([0-9]*\\).*/\\1/";
   for (const std::string& command :
-       {std::string("sed -u '") + answer + "'", std::string("cat > lines-$$; sed '") + answer +
-                                                    "' lines-$$; rm lines-$$",
+       {std::string("sed -u '") + answer + "'",
+        std::string("cat > lines-$$; sed '") + answer + "' lines-$$; rm lines-$$",
         std::string("seq 0 29999; cat > /dev/null")})
-    BOOST_TEST_CONTEXT(command)
-  BOOST_TEST(ask(rollouts, command) == expected);
+    BOOST_TEST_CONTEXT(command) { BOOST_TEST(ask(rollouts, command) == expected); }
 }
 
 BOOST_AUTO_TEST_CASE(a_program_may_leave_its_input_unread) {

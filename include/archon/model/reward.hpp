@@ -11,9 +11,9 @@
 namespace archon {
 
 /// One sampled answer, as token ids. Borrowed: valid during the call that it is given to.
-struct Rollout {
-  int64_t group = 0;                     ///< the answers to one prompt have one group
-  std::span<const int64_t> prompt = {};  ///< what came before the first generated token
+struct RolloutView {
+  int64_t group = 0;                         ///< the answers to one prompt have one group
+  std::span<const int64_t> prompt = {};      ///< what came before the first generated token
   std::span<const int64_t> completion = {};  ///< all from it on, the stop token included
 };
 
@@ -21,7 +21,9 @@ struct Rollout {
 ///
 ///     #include <archon/model/plugin.hpp>
 ///     struct Short : archon::RewardFunction {
-///       double operator()(const archon::Rollout& r) override { return -1.0 * r.completion.size(); }
+///       double operator()(const archon::RolloutView& rollout) override {
+///         return -0.01 * static_cast<double>(rollout.completion.size());
+///       }
 ///     };
 ///     ARCHON_PLUGIN("short", "1.0", registry) {
 ///       registry.add_reward("short", std::make_unique<Short>);
@@ -32,7 +34,7 @@ class __attribute__((visibility("default"))) RewardFunction {
  public:
   virtual ~RewardFunction();
   /// A finite number. InputError for a rollout that it cannot judge.
-  virtual double operator()(const Rollout& rollout) = 0;
+  virtual double operator()(const RolloutView& rollout) = 0;
 };
 
 struct RewardSpec {

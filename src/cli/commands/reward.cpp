@@ -15,9 +15,10 @@ class RewardCommand : public LocalCommand {
     options.add("reward", text(source_.function, "NAME|FILE"),
                 "a plugin's reward function: its name, or a plugin (a file that ends in .so) that "
                 "brings one");
-    options.add("reward-command", text(source_.command, "COMMAND"),
-                "a program, started by /bin/sh -c, in place of a function: it reads a JSON object a "
-                "line and prints a number a line");
+    options.add(
+        "reward-command", text(source_.command, "COMMAND"),
+        "a program, started by /bin/sh -c, in place of a function: it reads a JSON object a "
+        "line and prints a number a line");
     options.add("reward-timeout", number(source_.silence_timeout, kNotNegative, "SECONDS"),
                 "kill the program when it neither reads nor answers for so long; 0 = never");
     options.add("output", text(output_, "FILE"),
