@@ -44,17 +44,21 @@ parse_options() {
       *) fail 2 "unknown option '$1'" "see job_scripts/grpo_demo.sh --help" ;;
     esac
   done
-  [[ $seeds =~ ^[0-9]+(\ +[0-9]+)*$ ]] || fail 2 "--seeds '$seeds' are not numbers with blanks between"
-  [[ $rounds =~ ^[1-9][0-9]*$ ]] || fail 2 "--rounds $rounds is not a number of at least 1"
+  [[ $seeds =~ ^[0-9]+(\ +[0-9]+)*$ ]] ||
+    fail 2 "--seeds '$seeds' are not numbers with blanks between" "give, for one, --seeds '1 2 3'"
+  [[ $rounds =~ ^[1-9][0-9]*$ ]] ||
+    fail 2 "--rounds $rounds is not a number of at least 1" "leave it out for 40"
   output=$(realpath -m -- "$output")
 }
 
 # The folder of this run, new. Only what this script made is removed.
 make_folder() {
   if [[ -e $run ]]; then
-    [[ $clean == yes ]] || fail 2 "'$run' is there already" "remove it with --clean, or choose --output"
-    [[ -f $run/.grpo-demo ]] || fail 2 "--clean would remove '$run', which this script did not make" \
-      "remove it yourself, or choose another --output"
+    [[ $clean == yes ]] ||
+      fail 2 "'$run' is there already" "remove it with --clean, or choose another --output"
+    [[ -f $run/.grpo-demo ]] ||
+      fail 2 "--clean would remove '$run', which this script did not make" \
+        "remove it yourself, or choose another --output"
     rm -rf -- "$run"
   fi
   mkdir -p -- "$run/rollouts" || fail 2 "'$run' cannot be made" "choose another with --output"
@@ -73,58 +77,60 @@ fine_tune() {
     --weight-decay 0 --log-level warning
 }
 
-# accuracy MODEL: prints the share of test problems that it solves
-accuracy() {
-  "$archon" generate --model "$1" --data "$run/problems/test.h5" --output "$run/answers.h5" \
-    --temperature 0 --max-new-tokens $longest_answer --log-level warning
-  "$archon" reward --data "$run/answers.h5" --reward arithmetic | mean
+# answer MODEL PROMPTS OUTPUT OPTION...: writes the model's answers to a file, with their rewards
+answer() {
+  "$archon" generate --model "$1" --data "$2" --output "$run/new.h5" "${@:4}" \
+    --max-new-tokens $longest_answer --log-level warning
+  # From one file to the other: a folder of rollouts is to grow by whole files.
+  "$archon" reward --data "$run/new.h5" --reward arithmetic --output "$3" >"$run/reward.json"
 }
 
-# The mean that archon reward prints as JSON.
-mean() { sed -E 's/.*"mean":([^,}]*).*/\1/'; }
+# The mean reward of the last answers.
+mean_reward() { sed -E 's/.*"mean":([^,}]*).*/\1/' "$run/reward.json"; }
 
-# practise MODEL ROUND: rollouts of its newest weights, one GRPO round on them; prints their mean reward
-practise() {
-  local file
-  file=$(printf '%04d.h5' "$2")
-  "$archon" generate --model "$1" --data "$run/problems/prompts/$file" --output "$run/new.h5" \
-    --group-size $group_size --max-new-tokens $longest_answer --seed $((1000 * seed + $2)) \
-    --log-level warning
-  # A folder of rollouts grows by whole files: train takes each once, in the order of their names.
-  "$archon" reward --data "$run/new.h5" --reward arithmetic --output "$run/rollouts/$file" | mean
+# evaluate MODEL ROUND REWARD: adds to the curve what share of the test problems the model solves
+evaluate() {
+  answer "$1" "$run/problems/test.h5" "$run/answers.h5" --temperature 0
+  echo "$2 $(mean_reward) $3" >>"$run/curve"
+  say "seed $seed: round $2/$rounds, mean reward $3, accuracy $(mean_reward)"
+}
+
+# Takes each file of rollouts once, in the order of their names: here the one that was added.
+train_on_new_rollouts() {
   "$archon" train --loss grpo --model "$run/sft/hf" --data "$run/rollouts" --output "$run/grpo" \
     --seed "$seed" --batch-sequences $rollouts_per_step --lr 3e-4 --weight-decay 0 \
     --save-every 1000000 --keep 1 --log-level warning
 }
 
 run_seed() {
-  local round reward now
+  local round reward file
   make_folder
   say "seed $seed: problems, and $sft_steps steps of fine-tuning"
   make_problems
   fine_tune
-  now=$(accuracy "$run/sft/hf")
-  say "seed $seed: accuracy $now; $rounds rounds of GRPO"
-  echo "0 $now nan" >"$run/curve"
+  evaluate "$run/sft/hf" 0 nan
   local model=$run/sft/hf
   for ((round = 1; round <= rounds; ++round)); do
-    reward=$(practise "$model" $round)
+    file=$(printf '%04d.h5' $round)
+    answer "$model" "$run/problems/prompts/$file" "$run/rollouts/$file" \
+      --group-size $group_size --seed $((1000 * seed + round))
+    reward=$(mean_reward)
+    train_on_new_rollouts
     model=$run/grpo/hf
-    ((round % evaluate_every == 0 || round == rounds)) || continue
-    now=$(accuracy "$model")
-    echo "$round $now $reward" >>"$run/curve"
-    say "seed $seed: round $round/$rounds, mean reward $reward, accuracy $now"
+    if ((round % evaluate_every == 0 || round == rounds)); then
+      evaluate "$model" $round "$reward"
+    fi
   done
 }
 
 # Curves of all seeds as a picture; a table; 1 when one gained too little.
 report() {
-  "$archon_python" - "$output" "$needed_gain" $seeds <<'PYTHON'
+  "$archon_python" - "$output" "$needed_gain" "$seeds" <<'PYTHON'
 import sys
 import h5py
 import numpy as np
 
-output, needed, seeds = sys.argv[1], float(sys.argv[2]), sys.argv[3:]
+output, needed, seeds = sys.argv[1], float(sys.argv[2]), sys.argv[3].split()
 gains = []
 print("seed  accuracy after SFT  after GRPO  gain")
 for seed in seeds:
@@ -140,8 +146,9 @@ PYTHON
 draw() {
   local curves=()
   for seed in $seeds; do curves+=("seed $seed=$output/seed-$seed/curve.h5"); done
-  "$archon_python" "$archon_root/tools/plot_metrics.py" "${curves[@]}" --column accuracy --column reward \
-    --title "GRPO on sums of four digits, by rounds" --output "$output/accuracy.png"
+  "$archon_python" "$archon_root/tools/plot_metrics.py" "${curves[@]}" \
+    --column accuracy --column reward --title "GRPO on sums of four digits, by rounds" \
+    --output "$output/accuracy.png"
 }
 
 main() {

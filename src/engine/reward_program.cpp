@@ -91,6 +91,7 @@ class Conversation {
   void receive() {
     std::array<char, kPortion> bytes;
     const ssize_t count = ::read(program_.output(), bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) return;
     if (count > 0) {
       incoming_.append(bytes.data(), static_cast<std::size_t>(count));
       take_lines();
