@@ -62,6 +62,7 @@ std::unique_ptr<Command> make_train();
 std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_forward();
 std::unique_ptr<Command> make_generate();
+std::unique_ptr<Command> make_reward();
 std::unique_ptr<Command> make_init();
 std::unique_ptr<Command> make_export();
 std::unique_ptr<Command> make_diff();

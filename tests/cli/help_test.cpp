@@ -8,8 +8,9 @@ using namespace archon::test;
 
 namespace {
 
-const std::vector<std::string> kCommands = {"train",   "eval",   "forward", "init", "diff",
-                                            "inspect", "doctor", "plugins", "plan", "export"};
+const std::vector<std::string> kCommands = {"train",   "eval",   "forward", "init",   "diff",
+                                            "inspect", "doctor", "plugins", "plan", "export",
+                                            "reward"};
 
 }  // namespace
 
@@ -170,6 +171,8 @@ BOOST_AUTO_TEST_CASE(every_option_of_the_contract_is_in_the_help) {
         "json",
         "plugin",
         "config"}},
+      {"reward",
+       {"data", "reward", "reward-command", "reward-timeout", "output", "plugin", "config"}},
       {"doctor", {"plugin", "config", "log-level", "collective-timeout", "threads"}},
       {"plugins", {"plugin", "config"}}};
   for (const std::string& command : kCommands) {

@@ -14,7 +14,7 @@ import h5py
 SOURCE = Path(os.environ["ARCHON_TEST_SOURCE_DIR"])
 BUILD = Path(os.environ["ARCHON_TEST_BINARY_DIR"])
 COMMANDS = ("train", "eval", "forward", "init", "export", "diff", "inspect", "plan", "plugins",
-            "doctor")
+            "doctor", "reward")
 
 
 def blocks(document, *languages):
@@ -90,6 +90,34 @@ class Plugins(Examples):
         (self.folder / "llama.cpp").write_text(code)
         build = blocks("docs/plugins.md", "sh")[0]
         self.assertRegex(self.run_block(*build), r"llama +llama +1\.0 +\S+/llama\.so")
+
+
+class ReinforcementLearning(Examples):
+    def setUp(self):
+        super().setUp()
+        with h5py.File(self.folder / "rollouts.h5", "w") as file:
+            file["input_ids"] = list(b"3+5=8\n3+5=9\n")
+            file["cu_seqlens"] = [0, 6, 12]
+            file["loss_mask"] = [0, 0, 0, 0, 1, 1] * 2
+            file["group_ids"] = [0, 0]
+
+    def rewards(self, option):
+        self.run_block("sh", f"archon reward --data rollouts.h5 {option}")
+        with h5py.File(self.folder / "rollouts.h5", "r") as file:
+            return file["rewards"][:].tolist()
+
+    def test_its_program_judges(self):
+        [(_, code)] = blocks("docs/reinforcement-learning.md", "python")
+        (self.folder / "judge.py").write_text(code)
+        self.assertEqual(self.rewards("--reward-command '.venv/bin/python judge.py'"), [1, 0])
+
+    def test_its_plugin_compiles_and_rewards(self):
+        [(_, code)] = blocks("docs/reinforcement-learning.md", "cpp")
+        (self.folder / "short.cpp").write_text(code)
+        _, build = blocks("docs/plugins.md", "sh")[0]
+        self.run_block("sh", build.replace("llama", "short"))
+        for reward in self.rewards("--reward ./short.so"):
+            self.assertAlmostEqual(reward, -0.02)
 
 
 class Commands(unittest.TestCase):
