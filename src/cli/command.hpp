@@ -38,6 +38,8 @@ class ParallelCommand : public Command {
   /// Exit code, the same on every rank.
   virtual int run(MpiEnvironment& mpi) = 0;
   const SessionOptions& session() const { return session_; }
+  /// Role of the program of the same job that it sends weights to; empty without one.
+  virtual std::string peer_role() const { return ""; }
 
  protected:
   SessionOptions session_;

@@ -1,6 +1,8 @@
 #include <filesystem>
 
 #include "archon/base/error.hpp"
+#include "archon/comm/job.h"
+#include "archon/comm/mpi.hpp"
 #include "options.hpp"
 
 namespace archon::cli {
@@ -108,6 +110,28 @@ void add_record_options(OptionSet& options, TrainOptions& train) {
               "tensors to record");
 }
 
+void add_weight_sync_options(OptionSet& options, TrainOptions& train) {
+  WeightSyncOptions& sync = train.sync;
+  options.group("Weights for other programs while training goes on");
+  options.add("publish", text(sync.publish, "DIR"),
+              "folder for HuggingFace folders version-STEP, each complete when it can be seen, and "
+              "latest, a link to the newest");
+  options.add("publish-every", integer<int64_t>(sync.publish_every, 1),
+              "publish after every so many steps, before the first and after the last");
+  options.add("publish-keep", integer<int64_t>(sync.publish_keep, 0),
+              "remove all but the newest so many versions; 0 = all stay");
+  options.add("push-weights", text(sync.push_role, "ROLE"),
+              "send weights to the program of this role in the same job, which receives them by "
+              "archon_consumer.h");
+  options.add("push-every", integer<int64_t>(sync.push_every, 1),
+              "push after every so many steps, before the first and after the last");
+  options.add("push-wait", on_off(sync.push_wait),
+              "wait until the consumer asks for a version; off: a version that it does not wait for "
+              "is left out, but for the first and the last");
+  options.add("push-bucket-size", bytes(sync.push_bucket_bytes),
+              "most bytes that are sent at once, and that small tensors are collected to");
+}
+
 void add_profile_options(OptionSet& options, TrainOptions& train) {
   ProfileOptions& profile = train.profile;
   options.group("Profile, for chrome://tracing or ui.perfetto.dev");
@@ -162,6 +186,18 @@ void check_length(const TrainOptions& train) {
                   train.run.data);
 }
 
+void check_weight_sync_options(const WeightSyncOptions& sync) {
+  constexpr int64_t kLargestBucket = int64_t{1} << 30;
+  ARCHON_VALIDATE(sync.push_role.empty() ||
+                      (archon_is_role(sync.push_role.c_str()) && sync.push_role != kArchonRole),
+                  "--push-weights {} is no role: it must be the consumer's own name, shorter than {} "
+                  "bytes and not {}",
+                  sync.push_role, ARCHON_ROLE_BYTES, kArchonRole);
+  ARCHON_VALIDATE(sync.push_bucket_bytes <= kLargestBucket,
+                  "--push-bucket-size {} is above 1GiB, the most that is sent at once",
+                  sync.push_bucket_bytes);
+}
+
 }  // namespace
 
 void add_optimizer_option(OptionSet& options, TrainOptions& train) {
@@ -197,6 +233,7 @@ void add_train_options(OptionSet& options, TrainOptions& train) {
   add_optimizer_options(options, train);
   add_memory_options(options, train.run);
   add_evaluation_options(options, train);
+  add_weight_sync_options(options, train);
   add_record_options(options, train);
   add_profile_options(options, train);
   add_mesh_options(options, train.run);
@@ -212,6 +249,7 @@ void check_train_options(const TrainOptions& train) {
   check_length(train);
   check_memory_options(train.run);
   check_saving_options(train.save);
+  check_weight_sync_options(train.sync);
   ARCHON_VALIDATE(train.eval_every == 0 || !train.eval_data.empty(),
                   "--eval-every {} has nothing to evaluate; name a data set with --eval-data FILE",
                   train.eval_every);

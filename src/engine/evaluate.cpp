@@ -30,7 +30,7 @@ EvalResult evaluate(const LoadedModel& loaded, const Mesh& mesh, const Batcher& 
 }
 
 void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json_out) {
-  const Mesh mesh(resolve_mesh_shape(options.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  const Mesh mesh(resolve_mesh_shape(options.mesh, mpi.world_size()), mpi.world());
   const LoadedModel loaded = load_model(options.model, mesh, options.dtype, options.memory);
   LossOptions loss;
   loss.kind = loaded.model->config().critic ? LossKind::critic : LossKind::sft;

@@ -117,7 +117,7 @@ class ForwardRun {
 }  // namespace
 
 void run_forward(const ForwardOptions& options, MpiEnvironment& mpi) {
-  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), mpi.world());
   ForwardRun(options, mesh).run();
   log::info("wrote {}", options.output);
 }

@@ -19,6 +19,7 @@
 #include "archon/engine/step_meter.hpp"
 #include "archon/engine/train_step.hpp"
 #include "archon/engine/trainer_state.hpp"
+#include "archon/engine/weight_sync.hpp"
 
 namespace archon {
 namespace {
@@ -83,10 +84,12 @@ class Trainer {
   }
 
   /// False when SIGTERM ended it.
-  bool run() {
+  bool run(const MpiEnvironment& mpi) {
     Progress progress(mesh_.world().rank() == 0, position_.step + 1, options_.steps);
     Profile profile(options_.profile, options_.steps > 0 ? options_.steps : INT64_MAX, mesh_);
     Checkpointing checkpoints(options_, loaded_, *optimizer_, mesh_, progress, resumed_from_);
+    WeightSync sync(options_, loaded_, mesh_, mpi, progress);
+    sync.offer(position_.step);
     while (!checkpoints.ended() && more(checkpoints)) {
       const int64_t step = position_.step + 1;
       profile.before(step);
@@ -103,10 +106,12 @@ class Trainer {
       position_.step = step;
       data_.done(step);
       checkpoints.after_step(step, cost.wish, [this] { return state(); });
+      sync.offer(step);
     }
     checkpoints.finish([this] { return state(); });
     if (checkpoints.ended()) {
       checkpoints.ensure_saved();
+      sync.finish();
       log::info("ended by SIGTERM after step {}; the same command goes on from there",
                 position_.step);
       return false;
@@ -115,6 +120,7 @@ class Trainer {
     report_memory();
     if (options_.save_hf) save();
     checkpoints.ensure_saved();
+    sync.finish();
     return true;
   }
 
@@ -308,7 +314,7 @@ class Trainer {
 }  // namespace
 
 bool run_train(const TrainOptions& options, MpiEnvironment& mpi) {
-  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), mpi.world());
   const auto checkpoints = prepare_output(options, mesh);
   const int64_t memory_at_start = resident_memory_bytes();
   const RunOptions& run = options.run;
@@ -316,7 +322,7 @@ bool run_train(const TrainOptions& options, MpiEnvironment& mpi) {
                                  ? load_model(run.model, mesh, run.dtype, run.memory)
                                  : allocate_model(run.model, mesh, run.dtype, run.memory);
   Objective(options.loss).validate(loaded.model->config());
-  return Trainer(options, mesh, loaded, checkpoints, memory_at_start).run();
+  return Trainer(options, mesh, loaded, checkpoints, memory_at_start).run(mpi);
 }
 
 }  // namespace archon

@@ -105,6 +105,11 @@ BOOST_AUTO_TEST_CASE(malformed_values) {
       {"--max-shard-size", "5 GB", "5GiB"},
       {"--max-shard-size", "0", "5GiB"},
       {"--max-shard-size", "99999999999TB", "5GiB"},
+      {"--publish-every", "0", "1 or larger"},
+      {"--publish-keep", "-1", "0 or larger"},
+      {"--push-every", "0", "1 or larger"},
+      {"--push-wait", "yes", "on or off"},
+      {"--push-bucket-size", "0", "5GiB"},
       {"--seed", "-1", "0 or larger"},
       {"--threads", "5000", "from 0 to 4096"},
       {"--collective-timeout", "-1", "0 or larger"},
@@ -146,6 +151,9 @@ BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
                 {"--checkpoint-layout single", "--checkpoint-compression 3"});
   check_refused(both(async, compressed), {"--checkpoint-async on", "--checkpoint-compression 3"});
   check_refused(train_with({"--keep", "2"}), {"--keep 2", "--save-every"});
+  check_refused(train_with({"--push-weights", "archon"}), {"--push-weights archon is no role"});
+  check_refused(train_with({"--push-weights", "r", "--push-bucket-size", "2GiB"}),
+                {"--push-bucket-size 2147483648", "1GiB"});
 }
 
 BOOST_AUTO_TEST_CASE(environment_goes_before_the_settings_file) {

@@ -82,6 +82,15 @@ class Goldens(Examples):
         self.assertEqual(failed, ["tiny_train.1x1x1.diff", "tiny_train.1x2x2.diff"], done.stdout)
 
 
+class WeightSync(Examples):
+    def test_its_consumer_receives_every_version(self):
+        [block] = blocks("docs/weight-sync.md", "sh")
+        received = re.findall(r"version (\d): (\d+) bytes", self.run_block(*block))
+        self.assertEqual([version for version, _ in received], list("0123"))
+        latest = self.folder / "out" / "sync" / "versions" / "latest" / "model.safetensors"
+        self.assertLess(int(received[-1][1]), latest.stat().st_size)
+
+
 class Plugins(Examples):
     """What needs transformers is not run here."""
 

@@ -105,6 +105,17 @@ struct ProfileOptions {
   int64_t first_step = 2, last_step = 4;
 };
 
+/// Where weights go while training goes on.
+struct WeightSyncOptions {
+  std::string publish;        ///< folder; empty = none
+  int64_t publish_every = 1;  ///< steps
+  int64_t publish_keep = 2;   ///< the newest so many versions stay; 0 = all
+  std::string push_role;      ///< of a program of the same job; empty = none
+  int64_t push_every = 1;     ///< steps
+  bool push_wait = true;      ///< for the consumer, or leave a version out
+  int64_t push_bucket_bytes = int64_t{64} << 20;
+};
+
 struct TrainOptions {
   RunOptions run;
   std::string output;
@@ -126,6 +137,7 @@ struct TrainOptions {
   ProfileOptions profile;
   std::string eval_data;
   int64_t eval_every = 0;
+  WeightSyncOptions sync;
   bool save_hf = true;  ///< write OUTPUT/hf at the end
   int64_t max_shard_bytes = int64_t{5} << 30;
 };
