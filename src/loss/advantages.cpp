@@ -1,7 +1,6 @@
 #include "archon/loss/advantages.hpp"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -11,6 +10,7 @@
 #include <numeric>
 
 #include "archon/base/error.hpp"
+#include "targets.hpp"
 
 namespace archon {
 namespace {
@@ -39,6 +39,8 @@ struct Moments {
 /// The sequences of each group, by its id; all in one for the norm `batch`.
 std::map<int64_t, std::vector<int64_t>> group_members(const std::vector<int64_t>& group_ids,
                                                       int64_t sequences, RewardNorm norm) {
+  ARCHON_ENSURE(norm == RewardNorm::batch || std::ssize(group_ids) == sequences,
+                "{} group ids for {} sequences", group_ids.size(), sequences);
   std::map<int64_t, std::vector<int64_t>> members;
   for (int64_t i = 0; i < sequences; ++i)
     members[norm == RewardNorm::batch ? 0 : group_ids[i]].push_back(i);
@@ -73,18 +75,22 @@ int64_t last_target(const bool* mask, int64_t begin, int64_t end) {
 
 void validate(const AdvantageOptions& options) {
   const RewardOptions& reward = options.reward;
-  ARCHON_VALIDATE(reward.clip >= 0,
-                  "rewards cannot be clipped to a magnitude of {}; give a bound "
-                  "above 0, or 0 for none",
-                  reward.clip);
+  ARCHON_VALIDATE(
+      reward.clip >= 0,
+      "rewards cannot be clipped to a magnitude of {}; give a bound above 0, or 0 for none",
+      reward.clip);
   ARCHON_VALIDATE(reward.scale != 0,
-                  "a reward scale of 0 leaves nothing to learn from; give "
-                  "another scale");
+                  "a reward scale of 0 leaves nothing to learn from; give another scale");
   ARCHON_VALIDATE(reward.overlong_length == 0 || (reward.overlong_buffer > 0 &&
                                                   reward.overlong_buffer <= reward.overlong_length),
                   "an over-long buffer of {} targets does not lie within the longest answer of {}: "
                   "the punishment grows over the buffer; give 1 to {}",
                   reward.overlong_buffer, reward.overlong_length, reward.overlong_length);
+  ARCHON_VALIDATE(
+      options.kl_coefficient >= 0,
+      "the coefficient {} of the KL divergence is negative: it would reward leaving the "
+      "reference; give a number above 0, or 0 for none",
+      options.kl_coefficient);
   ARCHON_VALIDATE(
       options.gamma >= 0 && options.gamma <= 1 && options.lambda >= 0 && options.lambda <= 1,
       "gamma {} and lambda {} are not both in [0, 1]: advantages would grow with the "
@@ -174,13 +180,13 @@ Advantages gae(const at::Tensor& token_rewards, const at::Tensor& values, const 
 }
 
 at::Tensor whiten(const at::Tensor& advantages, const at::Tensor& mask, Whitening whitening) {
-  const at::Tensor inputs = at::where(mask, in_double(advantages), 0.0);
+  const at::Tensor inputs = of_targets(advantages.detach(), mask);
   if (whitening == Whitening::none) return inputs;
   const at::Tensor targets = inputs.masked_select(mask);
   const auto* first = targets.const_data_ptr<double>();
   const Moments moments({first, first + targets.numel()});
   const double mean = whitening == Whitening::full ? moments.mean : 0.0;
-  return at::where(mask, (inputs - mean) / (moments.deviation + kWhiteningEpsilon), 0.0);
+  return of_targets((inputs - mean) / (moments.deviation + kWhiteningEpsilon), mask);
 }
 
 Advantages compute_advantages(const Rollouts& rollouts, const AdvantageOptions& options) {

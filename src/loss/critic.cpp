@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "archon/base/error.hpp"
+#include "targets.hpp"
 
 namespace archon {
 namespace {
@@ -33,14 +34,12 @@ void validate(const CriticLossOptions& options) {
 }
 
 CriticLoss critic_loss(const CriticBatch& batch, const CriticLossOptions& options) {
-  // What is no target may hold anything, so it is put aside before any arithmetic.
-  const auto of_targets = [&](const at::Tensor& x) {
-    return at::where(batch.mask, x.to(at::kDouble), 0.0);
-  };
-  const at::Tensor values = of_targets(batch.values), returns = of_targets(batch.returns);
-  CriticLoss result{penalty(values - returns, options), at::zeros_like(batch.mask)};
+  const at::Tensor& mask = batch.mask;
+  const at::Tensor values = of_targets(batch.values, mask),
+                   returns = of_targets(batch.returns, mask);
+  CriticLoss result{penalty(values - returns, options), at::zeros_like(mask)};
   if (options.eps_clip > 0) {
-    const at::Tensor old = of_targets(batch.old_values);
+    const at::Tensor old = of_targets(batch.old_values, mask);
     const at::Tensor clipped = old + (values - old).clamp(-options.eps_clip, options.eps_clip);
     const at::Tensor other = penalty(clipped - returns, options);
     result.clipped = other.gt(result.loss);

@@ -2,10 +2,10 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/log_sigmoid.h>
-#include <ATen/ops/where.h>
 
 #include "archon/base/error.hpp"
 #include "sequence_sums.hpp"
+#include "targets.hpp"
 
 namespace archon {
 
@@ -27,11 +27,8 @@ DpoLoss dpo_loss(const DpoBatch& batch, const DpoOptions& options) {
                   "{} sequences are no pairs: DPO takes each chosen sequence with the rejected one "
                   "that follows it; give an even number of sequences",
                   sequences);
-  // What is no target may hold anything, so it is put aside before any arithmetic.
-  const auto of_targets = [&](const at::Tensor& x) {
-    return at::where(batch.mask, x.to(at::kDouble), 0.0);
-  };
-  const at::Tensor log_ratio = of_targets(batch.log_probs) - of_targets(batch.reference_log_probs);
+  const at::Tensor log_ratio =
+      of_targets(batch.log_probs, batch.mask) - of_targets(batch.reference_log_probs, batch.mask);
   const at::Tensor rewards = options.beta * SequenceSums(batch.cu_seqlens, batch.mask.size(0))
                                                 .sum(log_ratio)
                                                 .narrow(0, 0, sequences)

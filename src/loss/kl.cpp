@@ -2,11 +2,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/expm1.h>
-#include <ATen/ops/where.h>
 
 #include <cmath>
 
 #include "archon/base/error.hpp"
+#include "targets.hpp"
 
 namespace archon {
 namespace {
@@ -35,10 +35,7 @@ double kl_estimate(double log_p, double log_q, KlEstimator estimator) {
 
 at::Tensor kl_estimate(const at::Tensor& log_p, const at::Tensor& log_q, const at::Tensor& mask,
                        KlEstimator estimator) {
-  const auto of_targets = [&](const at::Tensor& x) {
-    return at::where(mask, x.to(at::kDouble), 0.0);
-  };
-  return estimate<at::Tensor>(of_targets(log_p) - of_targets(log_q), estimator);
+  return estimate<at::Tensor>(of_targets(log_p, mask) - of_targets(log_q, mask), estimator);
 }
 
 }  // namespace archon

@@ -7,11 +7,11 @@
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/minimum.h>
 #include <ATen/ops/sigmoid.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
 #include "archon/base/error.hpp"
 #include "sequence_sums.hpp"
+#include "targets.hpp"
 
 namespace archon {
 namespace {
@@ -75,30 +75,26 @@ void validate(const PolicyLossOptions& options) {
 
 PolicyLoss policy_loss(const PolicyBatch& batch, const PolicyLossOptions& options) {
   ARCHON_EXPECT(batch.log_probs.size(0) == batch.mask.size(0) && !batch.cu_seqlens.empty());
-  // What is no target may hold anything, so it is put aside before any arithmetic.
-  const auto of_targets = [&](const at::Tensor& x) {
-    return at::where(batch.mask, x.to(at::kDouble), 0.0);
-  };
-  const at::Tensor proximal = of_targets(batch.proximal_log_probs);
-  at::Tensor log_ratio = of_targets(batch.log_probs) - proximal;
-  at::Tensor advantages = of_targets(batch.advantages);
+  const at::Tensor& mask = batch.mask;
+  const at::Tensor proximal = of_targets(batch.proximal_log_probs, mask);
+  at::Tensor log_ratio = of_targets(batch.log_probs, mask) - proximal;
+  at::Tensor advantages = of_targets(batch.advantages, mask);
   if (options.sequence_ratio) {
     const SequenceMean mean(batch);
-    log_ratio = at::where(batch.mask, mean(log_ratio), 0.0);
-    advantages = at::where(batch.mask, mean(advantages), 0.0);
+    log_ratio = of_targets(mean(log_ratio), mask);
+    advantages = of_targets(mean(advantages), mask);
   }
-  const at::Tensor ratio = log_ratio.exp(), none = at::zeros_like(batch.mask);
-  PolicyLoss result{{}, of_targets(ratio.detach()), none, none, none, {}, none};
+  const at::Tensor ratio = log_ratio.exp(), none = at::zeros_like(mask);
+  PolicyLoss result{{}, of_targets(ratio.detach(), mask), none, none, none, {}, none};
   if (options.surrogate == Surrogate::sapo)
     result.loss = -advantages * soft_gate(ratio, advantages, options);
   else
     clip(ratio, advantages, options, result);
 
-  const at::Tensor weight = (proximal - of_targets(batch.behaviour_log_probs)).exp();
-  result.behaviour_weight = of_targets(weight);
+  const at::Tensor weight = (proximal - of_targets(batch.behaviour_log_probs, mask)).exp();
+  result.behaviour_weight = of_targets(weight, mask);
   if (options.behaviour_weight_cap > 0) result.capped = weight.gt(options.behaviour_weight_cap);
-  result.loss =
-      at::where(batch.mask.logical_and(result.capped.logical_not()), result.loss * weight, 0.0);
+  result.loss = of_targets(result.loss * weight.masked_fill(result.capped, 0.0), mask);
   return result;
 }
 

@@ -259,6 +259,7 @@ BOOST_AUTO_TEST_CASE(senseless_options_are_refused) {
   refused({.reward = {.scale = 0}}, {"scale of 0"});
   refused({.reward = {.overlong_length = 8}}, {"buffer of 0", "longest answer of 8"});
   refused({.reward = {.overlong_length = 8, .overlong_buffer = 9}}, {"buffer of 9"});
+  refused({.kl_coefficient = -0.5}, {"coefficient -0.5"});
   refused({.gamma = 1.1}, {"gamma 1.1"});
   refused({.lambda = -0.1}, {"lambda -0.1"});
   BOOST_CHECK_NO_THROW(validate(AdvantageOptions{}));

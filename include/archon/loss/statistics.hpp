@@ -48,7 +48,7 @@ class LossStatistics {
   std::vector<Entry> entries_;
 };
 
-/// Over targets: `ratio_*`, `advantage_*`, `behaviour_weight_mean` and `_max`; `kl_proximal`,
+/// Over targets: `ratio_*`, `advantage_*`, `behaviour_weight_*` (mean, min, max); `kl_proximal`,
 /// `kl_behaviour`: k3 of KL(that policy ‖ the trained one); where the options have it in use
 /// `clip_fraction_low`, `clip_fraction_high`, `dual_clip_fraction`, `capped_fraction`; where given
 /// (float [T]) `entropy` and `kl_reference`, k3 of KL(trained ‖ reference).
