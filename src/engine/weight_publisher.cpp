@@ -38,10 +38,10 @@ std::optional<int64_t> version_of(const std::string& name) {
 
 /// What runs that were interrupted left behind.
 void remove_leftovers(const std::string& folder) {
+  const std::string prefix = fmt::format(".{}", kPrefix);
   std::vector<fs::path> leftovers;
   for (const auto& item : fs::directory_iterator(folder))
-    if (item.path().filename().string().starts_with("." + std::string(kPrefix)))
-      leftovers.push_back(item.path());
+    if (item.path().filename().string().starts_with(prefix)) leftovers.push_back(item.path());
   for (const fs::path& leftover : leftovers) remove_tree(leftover.string());
 }
 
