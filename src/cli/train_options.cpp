@@ -126,8 +126,8 @@ void add_weight_sync_options(OptionSet& options, TrainOptions& train) {
   options.add("push-every", integer<int64_t>(sync.push_every, 1),
               "push after every so many steps, before the first and after the last");
   options.add("push-wait", on_off(sync.push_wait),
-              "wait until the consumer asks for a version; off: a version that it does not wait for "
-              "is left out, but for the first and the last");
+              "wait until the consumer asks for a version; off: a version that it does not wait "
+              "for is left out, but for the first and the last");
   options.add("push-bucket-size", bytes(sync.push_bucket_bytes),
               "most bytes that are sent at once, and that small tensors are collected to");
 }
@@ -190,8 +190,8 @@ void check_weight_sync_options(const WeightSyncOptions& sync) {
   constexpr int64_t kLargestBucket = int64_t{1} << 30;
   ARCHON_VALIDATE(sync.push_role.empty() ||
                       (archon_is_role(sync.push_role.c_str()) && sync.push_role != kArchonRole),
-                  "--push-weights {} is no role: it must be the consumer's own name, shorter than {} "
-                  "bytes and not {}",
+                  "--push-weights {} is no role: it must be the consumer's own name, shorter than "
+                  "{} bytes and not {}",
                   sync.push_role, ARCHON_ROLE_BYTES, kArchonRole);
   ARCHON_VALIDATE(sync.push_bucket_bytes <= kLargestBucket,
                   "--push-bucket-size {} is above 1GiB, the most that is sent at once",

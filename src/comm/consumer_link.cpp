@@ -13,8 +13,8 @@ constexpr const char* kAxis = "the link to the consumer";
 MpiComm connect(int leader) {
   const CollectiveScope scope("connection", kAxis, 1);
   MPI_Comm comm = MPI_COMM_NULL;
-  ARCHON_MPI(MPI_Intercomm_create(MPI_COMM_SELF, 0, MPI_COMM_WORLD, leader,
-                                  ARCHON_PUSH_TAG_CONNECT, &comm));
+  ARCHON_MPI(MPI_Intercomm_create(MPI_COMM_SELF, 0, MPI_COMM_WORLD, leader, ARCHON_PUSH_TAG_CONNECT,
+                                  &comm));
   ARCHON_MPI(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN));
   return MpiComm(comm);
 }
@@ -41,8 +41,7 @@ void ConsumerLink::send(const archon_push_begin& begin) const {
   int processes = 0;
   ARCHON_MPI(MPI_Comm_remote_size(comm_.get(), &processes));
   for (int rank = 0; rank < processes; ++rank)
-    ARCHON_MPI(
-        MPI_Send(&begin, sizeof begin, MPI_BYTE, rank, ARCHON_PUSH_TAG_BEGIN, comm_.get()));
+    ARCHON_MPI(MPI_Send(&begin, sizeof begin, MPI_BYTE, rank, ARCHON_PUSH_TAG_BEGIN, comm_.get()));
 }
 
 void ConsumerLink::send(const void* bytes, int64_t count, int64_t most) const {

@@ -2,9 +2,7 @@
 
 #include <string.h>
 
-int archon_is_role(const char* role) {
-  return role[0] != '\0' && strlen(role) < ARCHON_ROLE_BYTES;
-}
+int archon_is_role(const char* role) { return role[0] != '\0' && strlen(role) < ARCHON_ROLE_BYTES; }
 
 int archon_first_of_role(const archon_job_member* members, int count, const char* role) {
   for (int rank = 0; rank < count; ++rank)
@@ -17,8 +15,8 @@ int archon_join_job(const char* role, const char* peer, archon_job_member* membe
   memset(&self, 0, sizeof self);
   strncpy(self.role, role, ARCHON_ROLE_BYTES - 1);
   strncpy(self.peer, peer, ARCHON_ROLE_BYTES - 1);
-  int code = MPI_Allgather(&self, sizeof self, MPI_BYTE, members, sizeof self, MPI_BYTE,
-                           MPI_COMM_WORLD);
+  int code =
+      MPI_Allgather(&self, sizeof self, MPI_BYTE, members, sizeof self, MPI_BYTE, MPI_COMM_WORLD);
   if (code != MPI_SUCCESS) return code;
 
   int size = 0, rank = 0;

@@ -44,7 +44,8 @@ int count_ranks_with_my_affinity(MPI_Comm local, int local_size) {
   return same;
 }
 
-/// "2 of role engine, 1 of role logger": the processes that are not Archon's; "" when there are none.
+/// "2 of role engine, 1 of role logger": the processes that are not Archon's; "" when there are
+/// none.
 std::string list_others(const std::vector<archon_job_member>& members) {
   std::map<std::string, int> processes;
   for (const archon_job_member& member : members)
@@ -59,10 +60,11 @@ std::string list_others(const std::vector<archon_job_member>& members) {
 /// weights that would never come.
 void check_roles(const std::vector<archon_job_member>& members, const std::string& peer) {
   const std::string others = list_others(members);
-  ARCHON_VALIDATE(peer.empty() || !others.empty(),
-                  "--push-weights {} has no program to send to: archon has this job to itself; start "
-                  "one beside it: mpiexec -n 4 archon train ... : -n 1 consumer",
-                  peer);
+  ARCHON_VALIDATE(
+      peer.empty() || !others.empty(),
+      "--push-weights {} has no program to send to: archon has this job to itself; start "
+      "one beside it: mpiexec -n 4 archon train ... : -n 1 consumer",
+      peer);
   for (const archon_job_member& member : members)
     ARCHON_VALIDATE(member.role == peer || std::string(member.role) == kArchonRole,
                     "beside archon there are processes in this job ({}) that wait for weights, and "
@@ -134,7 +136,8 @@ void MpiEnvironment::join_job(const std::string& peer) {
   ARCHON_MPI(MPI_Comm_rank(own, &rank_));
   ARCHON_MPI(MPI_Comm_size(own, &size_));
   check_roles(members, peer);
-  peer_leader_ = archon_first_of_role(members.data(), static_cast<int>(members.size()), peer.c_str());
+  peer_leader_ =
+      archon_first_of_role(members.data(), static_cast<int>(members.size()), peer.c_str());
 
   MPI_Comm local = MPI_COMM_NULL;
   ARCHON_MPI(MPI_Comm_split_type(own, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local));

@@ -57,14 +57,20 @@ static int find_archon(archon_consumer* consumer, const char* role, int* leader)
                        "exchange roles with the other programs of the job");
   *leader = result ? -1 : archon_first_of_role(members, size, kArchonRole);
   if (!result && *leader < 0)
-    result = fail(consumer, "archon is not among the %d processes of this job; start both with one "
-                  "launcher: mpiexec -n 4 archon train ... : -n 1 consumer", size);
+    result = fail(consumer,
+                  "archon is not among the %d processes of this job; start both with one "
+                  "launcher: mpiexec -n 4 archon train ... : -n 1 consumer",
+                  size);
   else if (!result && members[*leader].peer[0] == '\0')
-    result = fail(consumer, "archon was started without --push-weights, so it sends nothing; give "
-                  "it --push-weights %s", role);
+    result = fail(consumer,
+                  "archon was started without --push-weights, so it sends nothing; give "
+                  "it --push-weights %s",
+                  role);
   else if (!result && strcmp(members[*leader].peer, role) != 0)
-    result = fail(consumer, "archon pushes weights to the role %s, and this is %s; one of the two "
-                  "must be changed", members[*leader].peer, role);
+    result = fail(consumer,
+                  "archon pushes weights to the role %s, and this is %s; one of the two "
+                  "must be changed",
+                  members[*leader].peer, role);
   free(members);
   return result;
 }
@@ -75,8 +81,10 @@ int archon_consumer_connect(const char* role, archon_consumer** out) {
   if (!consumer) return ARCHON_CONSUMER_FAILED;
   consumer->own = consumer->archon = MPI_COMM_NULL;
   if (!archon_is_role(role) || strcmp(role, kArchonRole) == 0)
-    return fail(consumer, "\"%s\" is no role for a consumer: it must have 1 to %d bytes and not be "
-                "%s", role, ARCHON_ROLE_BYTES - 1, kArchonRole);
+    return fail(consumer,
+                "\"%s\" is no role for a consumer: it must have 1 to %d bytes and not be "
+                "%s",
+                role, ARCHON_ROLE_BYTES - 1, kArchonRole);
   int leader = 0;
   if (find_archon(consumer, role, &leader)) return ARCHON_CONSUMER_FAILED;
   const int code = MPI_Intercomm_create(consumer->own, 0, MPI_COMM_WORLD, leader,
@@ -92,9 +100,10 @@ static int send_request(archon_consumer* consumer, archon_push_request request) 
   MPI_Comm_rank(consumer->own, &rank);
   const int64_t word = request;
   if (rank != 0) return 0;
-  return checked(consumer,
-                 MPI_Send(&word, sizeof word, MPI_BYTE, 0, ARCHON_PUSH_TAG_REQUEST, consumer->archon),
-                 "ask archon for the next version");
+  return checked(
+      consumer,
+      MPI_Send(&word, sizeof word, MPI_BYTE, 0, ARCHON_PUSH_TAG_REQUEST, consumer->archon),
+      "ask archon for the next version");
 }
 
 /* Waits asleep: training may need the cores that a waiting MPI call would keep busy. */
@@ -111,8 +120,10 @@ static int receive_begin(archon_consumer* consumer, archon_push_begin* begin) {
                             consumer->archon, MPI_STATUS_IGNORE);
   if (checked(consumer, code, "receive the next version")) return ARCHON_CONSUMER_FAILED;
   if (begin->protocol != ARCHON_PUSH_PROTOCOL)
-    return fail(consumer, "archon speaks version %d of the protocol, this library version %d; "
-                "install both from one release", (int)begin->protocol, ARCHON_PUSH_PROTOCOL);
+    return fail(consumer,
+                "archon speaks version %d of the protocol, this library version %d; "
+                "install both from one release",
+                (int)begin->protocol, ARCHON_PUSH_PROTOCOL);
   return 0;
 }
 

@@ -36,6 +36,15 @@ std::optional<int64_t> version_of(const std::string& name) {
   return version;
 }
 
+/// What runs that were interrupted left behind.
+void remove_leftovers(const std::string& folder) {
+  const std::string prefix = fmt::format(".{}", kPrefix);
+  std::vector<fs::path> leftovers;
+  for (const auto& item : fs::directory_iterator(folder))
+    if (item.path().filename().string().starts_with(prefix)) leftovers.push_back(item.path());
+  for (const fs::path& leftover : leftovers) remove_tree(leftover.string());
+}
+
 }  // namespace
 
 WeightPublisher::WeightPublisher(const TrainOptions& options, const LoadedModel& loaded,
@@ -46,7 +55,10 @@ WeightPublisher::WeightPublisher(const TrainOptions& options, const LoadedModel&
       loaded_(loaded),
       mesh_(mesh),
       progress_(progress) {
-  check_on_rank_zero(mesh.world(), [&] { ensure_writable_folder(folder_); });
+  check_on_rank_zero(mesh.world(), [&] {
+    ensure_writable_folder(folder_);
+    remove_leftovers(folder_);
+  });
 }
 
 void WeightPublisher::publish(int64_t version) {
@@ -54,7 +66,6 @@ void WeightPublisher::publish(int64_t version) {
   const StageScope stage("publication of weights");
   const std::string written = path(fmt::format(".{}.tmp", version_name(version)));
   const bool writes = mesh_.world().rank() == 0;
-  if (writes) remove_tree(written);  // left by a run that was interrupted
   save_hf_folder(*loaded_.model, loaded_.spec->adapter, mesh_, loaded_.folder, written,
                  loaded_.model->config().stored_dtype, max_shard_bytes_,
                  {{"version", std::to_string(version)}});
@@ -81,9 +92,8 @@ void WeightPublisher::prune(int64_t newest) const {
   for (const auto& item : fs::directory_iterator(folder_))
     if (const auto version = version_of(item.path().filename().string()))
       versions.push_back(*version);
-  std::ranges::sort(versions, {}, [&](int64_t version) {
-    return std::pair(version <= newest, version);
-  });
+  std::ranges::sort(versions, {},
+                    [&](int64_t version) { return std::pair(version <= newest, version); });
   const auto old = std::max<int64_t>(0, std::ssize(versions) - keep_);
   for (const int64_t version : std::span(versions).first(static_cast<std::size_t>(old))) try {
       hide_and_remove_tree(path(version_name(version)));

@@ -10,9 +10,9 @@
 
 namespace archon {
 
-/// Sends weights to a program beside Archon (docs/weight-sync.md, push_protocol.h), whole tensors in
-/// the order and type of a HuggingFace file. World rank 0 sends; no rank holds more than the larger
-/// of a bucket and a tensor. All calls are collective over the mesh.
+/// Sends weights to a program beside Archon (docs/weight-sync.md, push_protocol.h), whole tensors
+/// in the order and type of a HuggingFace file. World rank 0 sends; no rank holds more than the
+/// larger of a bucket and a tensor. All calls are collective over the mesh.
 class WeightPush {
  public:
   /// `leader`: the consumer's first rank in MPI_COMM_WORLD. References must outlive it.

@@ -84,11 +84,11 @@ bool differ(const std::string& a, const std::string& b, const std::string& tenso
 
 BOOST_AUTO_TEST_CASE(a_consumer_receives_what_is_published_while_training_goes_on) {
   Job job("q2_tiny_tied");
-  const auto result = job.launch(
-      {job.program(4, {"--tp", "2", "--steps", "3", "--save-every", "1", "--publish", job.published,
-                       "--publish-keep", "0", "--push-weights", kRole, "--push-bucket-size",
-                       "10000"}),
-       job.consumer(1, kRole, "all")});
+  const auto result =
+      job.launch({job.program(4, {"--tp", "2", "--steps", "3", "--save-every", "1", "--publish",
+                                  job.published, "--publish-keep", "0", "--push-weights", kRole,
+                                  "--push-bucket-size", "10000"}),
+                  job.consumer(1, kRole, "all")});
   BOOST_REQUIRE_MESSAGE(result.exit_code == 0, result.err);
   CHECK_CONTAINS(result.err, "dp 2 x cp 1 x tp 2 on 4 ranks");
   BOOST_CHECK_EQUAL(count(result.out, "consumer 4: version "), 4);
@@ -103,7 +103,8 @@ BOOST_AUTO_TEST_CASE(a_consumer_receives_what_is_published_while_training_goes_o
     check_received(job, version, 4, exported);
   }
   BOOST_CHECK_EQUAL(fs::read_symlink(job.published + "/latest"), "version-00000003");
-  const auto same = run_archon({"diff", "--rtol", "0", job.published + "/latest", job.output + "/hf"});
+  const auto same =
+      run_archon({"diff", "--rtol", "0", job.published + "/latest", job.output + "/hf"});
   BOOST_CHECK_EQUAL(same.exit_code, 0);
 }
 
@@ -113,8 +114,8 @@ BOOST_AUTO_TEST_CASE(consumers_may_come_first_and_be_several) {
   const auto result =
       job.launch({job.consumer(2, kRole, "all"),
                   job.program(2, {"--cp", "2", "--push-weights", kRole, "--push-every", "2",
-                                  "--steps", "3", "--publish", job.published, "--publish-keep",
-                                  "0", "--publish-every", "2"})});
+                                  "--steps", "3", "--publish", job.published, "--publish-keep", "0",
+                                  "--publish-every", "2"})});
   BOOST_REQUIRE_MESSAGE(result.exit_code == 0, result.err);
   CHECK_CONTAINS(result.err, "step 1/3");
   for (const int rank : {0, 1})
@@ -132,9 +133,10 @@ BOOST_AUTO_TEST_CASE(roles_that_do_not_meet_are_refused) {
   Job job;
   const auto other = job.run({"--push-weights", "other"});
   BOOST_CHECK_EQUAL(other.exit_code, 2);
-  CHECK_CONTAINS(other.err, "archon[0]: error: beside archon there are processes in this job (1 of "
-                            "role engine) that wait for weights, and --push-weights other names "
-                            "another role; give --push-weights engine");
+  CHECK_CONTAINS(other.err,
+                 "archon[0]: error: beside archon there are processes in this job (1 of "
+                 "role engine) that wait for weights, and --push-weights other names "
+                 "another role; give --push-weights engine");
   const auto none = job.run({});
   BOOST_CHECK_EQUAL(none.exit_code, 2);
   CHECK_CONTAINS(none.err, "there is no --push-weights; give --push-weights engine");
@@ -143,24 +145,25 @@ BOOST_AUTO_TEST_CASE(roles_that_do_not_meet_are_refused) {
 
 BOOST_AUTO_TEST_CASE(a_program_that_never_tells_its_role_is_waited_for_no_longer_than_allowed) {
   Job job;
-  const auto result =
-      job.run({"--push-weights", kRole, "--collective-timeout", "2"}, "silent");
+  const auto result = job.run({"--push-weights", kRole, "--collective-timeout", "2"}, "silent");
   BOOST_CHECK_EQUAL(result.exit_code, 3);
   BOOST_CHECK_LT(result.seconds, 15);
-  CHECK_CONTAINS(result.err, "a collective waited longer than --collective-timeout 2 s: inside "
-                             "exchange of roles over MPI_COMM_WORLD");
+  CHECK_CONTAINS(result.err,
+                 "a collective waited longer than --collective-timeout 2 s: inside "
+                 "exchange of roles over MPI_COMM_WORLD");
   CHECK_CONTAINS(result.err, "a program beside archon must call archon_consumer_connect");
 }
 
 BOOST_AUTO_TEST_CASE(a_consumer_that_stops_asking_ends_the_job_in_time) {
   Job job;
-  const auto result = job.run(
-      {"--push-weights", kRole, "--steps", "100", "--collective-timeout", "2"}, "stall");
+  const auto result =
+      job.run({"--push-weights", kRole, "--steps", "100", "--collective-timeout", "2"}, "stall");
   BOOST_CHECK_EQUAL(result.exit_code, 3);
   BOOST_CHECK_LT(result.seconds, 15);
-  CHECK_CONTAINS(result.err, "archon[0]: error: a collective waited longer than "
-                             "--collective-timeout 2 s: inside wait for a request over the link "
-                             "to the consumer (number 1)");
+  CHECK_CONTAINS(result.err,
+                 "archon[0]: error: a collective waited longer than "
+                 "--collective-timeout 2 s: inside wait for a request over the link "
+                 "to the consumer (number 1)");
 }
 
 BOOST_AUTO_TEST_CASE(a_consumer_that_dies_ends_the_job) {
@@ -183,16 +186,16 @@ BOOST_AUTO_TEST_CASE(a_refused_tensor_spoils_one_version_alone) {
   const auto result = job.run({"--push-weights", kRole, "--steps", "2"}, "refuse");
   BOOST_CHECK_EQUAL(result.exit_code, 0);
   for (const int version : {0, 1, 2})
-    CHECK_CONTAINS(result.out,
-                   fmt::format("error: the program refused "
-                               "model.layers.0.self_attn.k_proj.weight of version {}",
-                               version));
+    CHECK_CONTAINS(result.out, fmt::format("error: the program refused "
+                                           "model.layers.0.self_attn.k_proj.weight of version {}",
+                                           version));
   CHECK_CONTAINS(result.out, "ended");
 }
 
 BOOST_AUTO_TEST_CASE(a_run_need_not_wait_for_a_slow_consumer) {
   Job job;
-  const auto result = job.run({"--push-weights", kRole, "--push-wait", "off", "--steps", "20"}, "slow");
+  const auto result =
+      job.run({"--push-weights", kRole, "--push-wait", "off", "--steps", "20"}, "slow");
   BOOST_CHECK_EQUAL(result.exit_code, 0);
   CHECK_CONTAINS(result.out, "version 0 ");
   CHECK_CONTAINS(result.out, "version 20 ");
@@ -209,7 +212,8 @@ BOOST_AUTO_TEST_CASE(published_versions_name_themselves_and_the_oldest_go) {
     return names_in(published);
   };
   using Names = std::vector<std::string>;
-  fs::create_directories(published + "/.version-00000002.tmp/left");  // by an interrupted run
+  for (const char* left_by_an_interrupted_run : {"/.version-00000002.tmp/a", "/.version-7.old"})
+    fs::create_directories(published + left_by_an_interrupted_run);
   const Names two = publish({"--publish-every", "3", "--save-every", "1"});
   BOOST_CHECK((two == Names{"latest", "version-00000000", "version-00000002"}));
   const auto text = read_bytes(published + "/latest/model.safetensors").substr(0, 200);

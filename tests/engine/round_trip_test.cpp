@@ -1,5 +1,5 @@
-// HuggingFace folder -> Archon -> HuggingFace folder: every tensor, bit by bit, for every model type
-// that the plugins of this build register.
+// HuggingFace folder -> Archon -> HuggingFace folder: every tensor, bit by bit, for every model
+// type that the plugins of this build register.
 #include <ATen/Functions.h>
 
 #include <boost/test/unit_test.hpp>
@@ -25,8 +25,7 @@ struct Case {
 
 std::ostream& operator<<(std::ostream& out, const Case& example) {
   return out << example.model_type << (example.tied ? ", tied, " : ", untied, ") << example.dtype
-             << ", vocabulary of " << example.vocab_size
-             << (example.compiled ? ", _orig_mod" : "");
+             << ", vocabulary of " << example.vocab_size << (example.compiled ? ", _orig_mod" : "");
 }
 
 std::vector<Case> all_cases() {
@@ -63,8 +62,8 @@ void write_source(const Case& example, const std::string& folder) {
   auto specs = tensors_of(*model, spec.adapter, example.dtype);
   for (SafetensorsSpec& tensor : specs)
     if (example.compiled)
-      tensor.name = std::regex_replace(tensor.name, std::regex(R"((layers\.\d+)\.)"),
-                                       "$1._orig_mod.");
+      tensor.name =
+          std::regex_replace(tensor.name, std::regex(R"((layers\.\d+)\.)"), "$1._orig_mod.");
   write_safetensors_folder(
       folder, specs, 1 << 30,
       [](const SafetensorsSpec& tensor) { return at::randn(tensor.shape).to(tensor.dtype); },

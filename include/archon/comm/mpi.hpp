@@ -41,10 +41,10 @@ class MpiEnvironment {
   MpiEnvironment(const MpiEnvironment&) = delete;
   MpiEnvironment& operator=(const MpiEnvironment&) = delete;
 
-  /// Exchanges roles with the other programs of the job (docs/weight-sync.md) and looks at what this
-  /// host's ranks share. `peer` is the role of the program that Archon sends weights to, or empty.
-  /// InputError when there is no such program, or programs that nothing is sent to. Collective over
-  /// MPI_COMM_WORLD.
+  /// Exchanges roles with the other programs of the job (docs/weight-sync.md) and looks at what the
+  /// ranks of this host share. `peer` is the role of the program that Archon sends weights to, or
+  /// empty. InputError when there is no such program, or one that nothing is sent to. Collective
+  /// over MPI_COMM_WORLD.
   void join_job(const std::string& peer = "");
 
   MPI_Comm world() const { return own_.get() == MPI_COMM_NULL ? MPI_COMM_WORLD : own_.get(); }
@@ -57,8 +57,8 @@ class MpiEnvironment {
   /// Ranks of this host whose CPU affinity equals this rank's.
   int ranks_sharing_cores() const { return ranks_sharing_cores_; }
 
-  /// Ends the whole job, with the programs beside Archon, with `exit_code`, after `message` was written to stderr. Lower ranks speak
-  /// first (wait_for_lower_ranks), so that an error several ranks share is printed once.
+  /// Ends the whole job, all programs of it, with `exit_code`, after `message` on stderr. Lower
+  /// ranks speak first (wait_for_lower_ranks), so that an error several share is printed once.
   [[noreturn]] void abort(const std::string& message, int exit_code);
 
  private:

@@ -21,7 +21,10 @@ enum {
   ARCHON_PUSH_TAG_BEGIN,
 };
 
-typedef enum archon_push_request { ARCHON_PUSH_LEAVE = 0, ARCHON_PUSH_NEXT = 1 } archon_push_request;
+typedef enum archon_push_request {
+  ARCHON_PUSH_LEAVE = 0,
+  ARCHON_PUSH_NEXT = 1,
+} archon_push_request;
 
 typedef struct archon_push_begin {
   int64_t protocol;
