@@ -2,6 +2,7 @@
 #include <chrono>
 #include <filesystem>
 #include <iterator>
+#include <ostream>
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
@@ -79,14 +80,20 @@ class Meeting {
 /// cp ranks, which would share a sequence in training, take sequences of their own.
 MeshShape generation_mesh(MeshShape shape) { return {shape.dp * shape.cp, 1, shape.tp}; }
 
+/// Weights stay gathered, so that data-parallel ranks need not wait for each other.
+MemoryOptions unsharded() {
+  MemoryOptions memory;
+  memory.shard = ShardMode::none;
+  return memory;
+}
+
 class GenerateRun {
  public:
   GenerateRun(const GenerateOptions& options, MpiEnvironment& mpi)
       : options_(options),
         mesh_(generation_mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size())),
               MPI_COMM_WORLD),
-        loaded_(load_model(options.run.model, mesh_, options.run.dtype,
-                           {.shard = ShardMode::none})),
+        loaded_(load_model(options.run.model, mesh_, options.run.dtype, unsharded())),
         prompts_(options.run.data, loaded_.model->config().vocab_size) {
     ARCHON_VALIDATE(!loaded_.model->config().critic,
                     "{} is a critic (it has a score head and predicts no tokens), so nothing can "
@@ -95,7 +102,7 @@ class GenerateRun {
     check_on_rank_zero(mesh_.world(), [&] { file_.emplace(options.output, "archon.rollouts", 1); });
   }
 
-  void run() {
+  void run(std::ostream& json_out) {
     const auto begin = Clock::now();
     const std::vector<Rollout> all = collect_rollouts(generate(), mesh_);
     if (!file_) return;
@@ -103,10 +110,8 @@ class GenerateRun {
     write_rollouts(file_->file(), all);
     write_settings();
     file_->publish();
-    int64_t tokens = 0;
-    for (const Rollout& rollout : all) tokens += rollout.completion_length();
-    log::info("wrote {}: {} rollouts of {} prompts, {} tokens in {:.1f} s, {:.0f} tokens/s",
-              options_.output, all.size(), prompts_.size(), tokens, seconds, tokens / seconds);
+    log::info("wrote {}", options_.output);
+    json_out << summary(all, seconds).dump() << std::endl;
   }
 
  private:
@@ -129,6 +134,20 @@ class GenerateRun {
     return rollouts;
   }
 
+  Json summary(const std::vector<Rollout>& rollouts, double seconds) const {
+    int64_t tokens = 0, longest = 0;
+    for (const Rollout& rollout : rollouts) {
+      tokens += rollout.completion_length();
+      longest = std::max(longest, rollout.completion_length());
+    }
+    return {{"prompts", prompts_.size()},
+            {"rollouts", rollouts.size()},
+            {"tokens", tokens},
+            {"longest", longest},
+            {"seconds", seconds},
+            {"tokens_per_second", static_cast<double>(tokens) / seconds}};
+  }
+
   void write_settings() {
     h5::File& file = file_->file();
     file.set_attribute("/", "model", options_.run.model);
@@ -147,8 +166,8 @@ class GenerateRun {
 
 }  // namespace
 
-void run_generate(const GenerateOptions& options, MpiEnvironment& mpi) {
-  GenerateRun(options, mpi).run();
+void run_generate(const GenerateOptions& options, MpiEnvironment& mpi, std::ostream& json_out) {
+  GenerateRun(options, mpi).run(json_out);
 }
 
 }  // namespace archon

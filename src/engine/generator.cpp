@@ -138,6 +138,7 @@ bool Generator::ended(const Rollout& rollout) const {
 
 std::vector<Rollout> Generator::step() {
   const at::NoGradGuard no_grad;
+  const PackedOperands::Scope packed(weights_);
   const std::vector<Start> starts = admit();
   fill_caches(starts);
   for (const auto& [prompt, sample] : starts)

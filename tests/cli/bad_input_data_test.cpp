@@ -106,3 +106,17 @@ BOOST_AUTO_TEST_CASE(critics_need_their_fields) {
   inputs.write_data(at::ones({10}, at::kInt), offsets({0, 10}));
   check_bad_input(2, inputs.train({"--loss", "critic"}), {inputs.data, "/old_values"});
 }
+
+BOOST_AUTO_TEST_CASE(what_nothing_can_be_generated_from) {
+  const Inputs critic("q2_critic");
+  check_bad_input(2, critic.generate(), {critic.model, "is a critic"});
+  const Inputs inputs;
+  check_bad_input(2, inputs.generate({"--stop-tokens", "3,256"}), {"stop token 256", "[0, 256)"});
+  check_bad_input(2, inputs.generate({"--output", inputs.folder / "none/out.h5"}),
+                  {inputs.folder / "none"});
+  check_bad_input(1, inputs.generate({"--tp", "3", "--dp", "1"}), {"3"});
+  inputs.write_data(at::ones({0}, at::kInt), offsets({0}));
+  check_bad_input(2, inputs.generate(), {inputs.data, "at least one sequence"});
+  inputs.write_data(at::full({3}, 256, at::kInt), offsets({0, 3}));
+  check_bad_input(2, inputs.generate(), {inputs.data, "= 256", "no token of the model"});
+}

@@ -8,9 +8,9 @@ using namespace archon::test;
 
 namespace {
 
-const std::vector<std::string> kCommands = {"train",   "eval",   "forward", "init",   "diff",
-                                            "inspect", "doctor", "plugins", "plan", "export",
-                                            "reward"};
+const std::vector<std::string> kCommands = {"train",  "eval",    "forward", "generate",
+                                            "reward", "init",    "diff",    "inspect",
+                                            "doctor", "plugins", "plan",    "export"};
 
 }  // namespace
 
@@ -142,6 +142,30 @@ BOOST_AUTO_TEST_CASE(every_option_of_the_contract_is_in_the_help) {
         "micro-batch-tokens",
         "max-sequence",
         "pad-limit",
+        "dp",
+        "cp",
+        "tp",
+        "dtype",
+        "seed",
+        "deterministic",
+        "plugin",
+        "config",
+        "log-level",
+        "collective-timeout",
+        "threads"}},
+      {"generate",
+       {"model",
+        "data",
+        "output",
+        "group-size",
+        "max-new-tokens",
+        "stop-tokens",
+        "temperature",
+        "top-k",
+        "top-p",
+        "batch-sequences",
+        "cache-tokens",
+        "micro-batch-tokens",
         "dp",
         "cp",
         "tp",

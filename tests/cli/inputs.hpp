@@ -35,6 +35,10 @@ struct Inputs {
     return with({"forward", "--model", model, "--data", data, "--output", output}, more);
   }
 
+  std::vector<std::string> generate(const std::vector<std::string>& more = {}) const {
+    return with({"generate", "--model", model, "--data", data, "--output", output}, more);
+  }
+
   void edit_config(const std::function<void(Json&)>& edit) const {
     Json config = read_json_file(model + "/config.json");
     edit(config);

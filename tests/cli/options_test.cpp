@@ -125,6 +125,25 @@ BOOST_AUTO_TEST_CASE(malformed_values) {
                  "values, hidden"});
 }
 
+BOOST_AUTO_TEST_CASE(malformed_values_of_generate) {
+  const std::vector<std::array<std::string, 3>> cases = {
+      {"--top-p", "0", "a number above 0 and at most 1"},
+      {"--top-p", "1.01", "a number above 0 and at most 1"},
+      {"--top-k", "-1", "0 or larger"},
+      {"--temperature", "-0.5", "0 or larger"},
+      {"--group-size", "0", "1 or larger"},
+      {"--max-new-tokens", "0", "1 or larger"},
+      {"--batch-sequences", "0", "1 or larger"},
+      {"--cache-tokens", "-1", "0 or larger"},
+      {"--stop-tokens", "1,x", "token ids with commas between them"},
+      {"--stop-tokens", "-1", "token ids with commas between them"},
+      {"--stop-tokens", "1,,2", "token ids with commas between them"}};
+  for (const auto& [option, value, allowed] : cases)
+    check_refused(run_archon({"generate", "--model", "m", "--data", "d", "--output", "o", option,
+                              value}),
+                  {option + " " + value + " must be ", allowed, "see archon generate --help"});
+}
+
 BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
   check_refused(train_with({"--epochs", "2"}), {"--steps 1 and --epochs 2 are both given"});
   check_refused(train_with({"--eval-every", "2"}), {"--eval-every 2", "--eval-data"});

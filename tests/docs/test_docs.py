@@ -13,8 +13,8 @@ import h5py
 
 SOURCE = Path(os.environ["ARCHON_TEST_SOURCE_DIR"])
 BUILD = Path(os.environ["ARCHON_TEST_BINARY_DIR"])
-COMMANDS = ("train", "eval", "forward", "init", "export", "diff", "inspect", "plan", "plugins",
-            "doctor", "reward")
+COMMANDS = ("train", "eval", "forward", "generate", "reward", "init", "export", "diff", "inspect",
+            "plan", "plugins", "doctor")
 
 
 def blocks(document, *languages):
@@ -68,6 +68,11 @@ class Readme(Examples):
 class FileFormats(Examples):
     def test_its_example_runs(self):
         self.run_document("docs/file-formats.md")
+
+
+class Generation(Examples):
+    def test_its_example_runs(self):
+        self.run_document("docs/generation.md")
 
 
 class Goldens(Examples):

@@ -3,7 +3,10 @@
 #include "attention_kernels.hpp"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
+
+#include <cmath>
 
 #include "support/tensors.hpp"
 
@@ -40,6 +43,27 @@ std::vector<at::Tensor> run(const AttentionKernels<T>& attention, int64_t length
           key_value.narrow(1, 0, length).narrow(2, 0, d)};
 }
 
+/// The last token's output for four query heads, from a cache that the kernels filled.
+template <class T>
+at::Tensor run_cached(const AttentionKernels<T>& attention, int64_t length, int64_t d) {
+  const auto dtype = c10::CppTypeToScalarType<T>::value;
+  const at::Tensor kv = noise({length, 2, d}, 1).mul(2).to(dtype);
+  const at::Tensor query = noise({5, d}, 2).mul(2).to(dtype), out = at::empty({5, d}, dtype);
+  const int64_t blocks = kernels::attention_blocks(length);
+  const at::Tensor cache = at::full({blocks, attention.cache_head_floats(d)}, NAN, at::kFloat);
+  std::vector<float*> block(blocks);
+  for (int64_t b = 0; b < blocks; ++b) block[b] = cache[b].data_ptr<float>();
+  const T* rows = kv.const_data_ptr<T>();
+  for (int64_t t = 0; t < length; ++t)
+    attention.append(block[t / kernels::kAttentionBlock], t % kernels::kAttentionBlock,
+                     rows + 2 * t * d, rows + (2 * t + 1) * d, d);
+  const at::Tensor scratch =
+      at::empty({kernels::cached_attention_scratch(d, length)}, at::kFloat);
+  attention.attend({query.const_data_ptr<T>(), 5, d, block.data(), 0, length, out.data_ptr<T>()},
+                   scratch.data_ptr<float>());
+  return out;
+}
+
 template <class T>
 void compare_variants(double bound) {
   const auto variants = kernels::attention_variants<T>();
@@ -47,8 +71,12 @@ void compare_variants(double bound) {
   for (const auto& [length, d] :
        {std::pair<int64_t, int64_t>{1, 2}, {64, 64}, {65, 24}, {200, 80}}) {
     const auto want = run(variants.back(), length, d);
+    const at::Tensor want_cached = run_cached(variants.back(), length, d);
     for (const auto& variant : variants) {
       const auto got = run(variant, length, d);
+      BOOST_TEST_CONTEXT(variant.name << ", length " << length << ", head_dim " << d) {
+        ARCHON_CHECK_NEAR(run_cached(variant, length, d), want_cached, bound);
+      }
       for (std::size_t i = 0; i < want.size(); ++i)
         BOOST_TEST_CONTEXT(variant.name << ", length " << length << ", head_dim " << d
                                         << ", result " << i) {

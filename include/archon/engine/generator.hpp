@@ -10,6 +10,7 @@
 #include "archon/loss/sampling.hpp"
 #include "archon/mesh/mesh.hpp"
 #include "archon/model/model.hpp"
+#include "archon/parallel/matmul.hpp"
 
 namespace archon {
 
@@ -19,7 +20,7 @@ namespace archon {
 ///
 /// What a rollout becomes depends on its prompt, its place (group and sample) and the seed, not on
 /// what else runs: up to rounding it is the same for every batch and mesh. Needs a mesh with cp = 1
-/// and a model whose values stay gathered (ShardMode::none); both must outlive it.
+/// and a model whose values stay gathered (ShardMode::none) and do not change; both must outlive it.
 class Generator {
  public:
   Generator(Model& model, const Mesh& mesh, const GenerateOptions& options,
@@ -63,6 +64,7 @@ class Generator {
   const GenerateOptions& options_;
   SamplingOptions sampling_;
   std::vector<int64_t> stop_tokens_;
+  PackedOperands weights_;
   std::deque<Prompt> waiting_;
   std::vector<Running> running_;
   int64_t reserved_ = 0;  // sum of the running rollouts' room

@@ -25,8 +25,9 @@ void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json
 /// Writes what the model computes for every token of a data set to an HDF5 file.
 void run_forward(const ForwardOptions& options, MpiEnvironment& mpi);
 
-/// Samples from a model, and writes the rollouts of a file of prompts to an HDF5 file.
-void run_generate(const GenerateOptions& options, MpiEnvironment& mpi);
+/// Samples from a model, and writes the rollouts of a file of prompts to an HDF5 file; what came of
+/// it as one JSON object to `json_out`, on world rank 0 only.
+void run_generate(const GenerateOptions& options, MpiEnvironment& mpi, std::ostream& json_out);
 
 /// Writes a new model with random weights as a HuggingFace folder. Runs in this process alone
 /// and needs no MPI. `config_file` is a HuggingFace config.json.

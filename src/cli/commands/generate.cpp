@@ -1,3 +1,5 @@
+#include <iostream>
+
 #include "archon/engine/run.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "command.hpp"
@@ -64,7 +66,7 @@ class GenerateCommand : public ParallelCommand {
 
   int run(MpiEnvironment& mpi) override {
     load_plugins(session_.plugins);
-    run_generate(generate_, mpi);
+    run_generate(generate_, mpi, std::cout);
     return 0;
   }
 
