@@ -23,6 +23,7 @@ const std::vector<CommandEntry>& commands() {
       {"train", "train a model on a token dataset", make_train},
       {"eval", "report the loss of a model over a token dataset, as JSON", make_eval},
       {"forward", "write what a model computes for every token to HDF5", make_forward},
+      {"generate", "sample from a model: rollouts of a file of prompts, to HDF5", make_generate},
       {"reward", "add rewards to a file of rollouts, by a plugin or a program", make_reward},
       {"init", "make a new model with random weights from a config.json", make_init},
       {"export", "write the weights of a checkpoint as a HuggingFace folder", make_export},

@@ -61,6 +61,7 @@ std::string command_help(const CommandEntry& entry);
 std::unique_ptr<Command> make_train();
 std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_forward();
+std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_reward();
 std::unique_ptr<Command> make_init();
 std::unique_ptr<Command> make_export();

@@ -93,8 +93,9 @@ Value number(double& target, NumberRange range, std::string placeholder) {
     ARCHON_VALIDATE(parsed && inside && below, "must be {}", range.words);
     target = value;
   };
-  return {
-      .placeholder = std::move(placeholder), .initial = fmt::format("{:g}", target), .set = set};
+  return {.placeholder = std::move(placeholder),
+          .initial = target < range.low ? "" : fmt::format("{:g}", target),
+          .set = set};
 }
 
 Value mesh_axis(int& target) {
@@ -148,6 +149,17 @@ Value step_range(std::int64_t& first, std::int64_t& last) {
   return {.placeholder = "FIRST-LAST",
           .initial = first == last ? fmt::to_string(first) : fmt::format("{}-{}", first, last),
           .set = set};
+}
+
+Value token_list(std::optional<std::vector<int64_t>>& target) {
+  const auto set = [&target](const std::string& given) {
+    std::vector<int64_t> tokens;
+    for (const std::string& part : given == "none" ? std::vector<std::string>() : split(given, ','))
+      ARCHON_VALIDATE(parse_integer(part, tokens.emplace_back()) && tokens.back() >= 0,
+                      "must be token ids with commas between them such as 2 or 1,2, or none");
+    target = tokens;
+  };
+  return {.placeholder = "LIST", .initial = "", .set = set};
 }
 
 Value subset(std::vector<std::pair<std::string, bool*>> members) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,9 +49,11 @@ struct NumberRange {
 inline constexpr NumberRange kPositive{.low = 0, .open_low = true, .words = "a number above 0"};
 inline constexpr NumberRange kNotNegative{.low = 0, .words = "a number, 0 or larger"};
 inline constexpr NumberRange kFraction{.low = 0, .high = 1, .words = "a number from 0 to 1"};
+inline constexpr NumberRange kShare{
+    .low = 0, .high = 1, .open_low = true, .words = "a number above 0 and at most 1"};
 inline constexpr NumberRange kBelowOne{
     .low = 0, .high = 1, .open_high = true, .words = "a number from 0 to below 1"};
-/// A finite decimal number.
+/// A finite decimal number. A default below the range stands for "not given".
 Value number(double& target, NumberRange range, std::string placeholder = "X");
 
 /// Text to integer; false when it is not one, or does not fit.
@@ -85,6 +88,8 @@ Value mesh_axis(int& target);
 Value bytes(std::int64_t& target);
 /// Steps as FIRST-LAST, or one step; from 1.
 Value step_range(std::int64_t& first, std::int64_t& last);
+/// Ids of tokens with commas between them, or "none".
+Value token_list(std::optional<std::vector<int64_t>>& target);
 /// none, full, selective, or every-K for a K from 1.
 Value activation_checkpointing(ActivationCheckpointing& target);
 /// Any of several names, with commas between them; those named are set, the others cleared.

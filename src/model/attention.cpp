@@ -4,7 +4,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <atomic>
 
 #include "archon/base/error.hpp"
 #include "archon/model/ops.hpp"
@@ -12,6 +11,7 @@
 #include "archon/parallel/recompute.hpp"
 #include "attention_kernels.hpp"
 #include "kernels.hpp"
+#include "tasks.hpp"
 
 namespace archon {
 namespace {
@@ -46,16 +46,10 @@ std::vector<Task> make_tasks(const std::vector<int64_t>& cu_seqlens, int64_t hea
   return tasks;
 }
 
-/// Calls body(task, scratch) for every task, in turn from several threads. No two tasks write to
-/// one place, so results do not depend on who takes which.
 template <class Body>
 void for_tasks(const std::vector<Task>& tasks, int64_t head_dim, const Body& body) {
-  std::atomic<std::size_t> next{0};
-  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-    const at::Tensor scratch = at::empty({kernels::attention_scratch(head_dim)}, at::kFloat);
-    for (std::size_t i; (i = next.fetch_add(1)) < tasks.size();)
-      body(tasks[i], scratch.data_ptr<float>());
-  });
+  run_tasks(static_cast<int64_t>(tasks.size()), kernels::attention_scratch(head_dim),
+            [&](int64_t i, float* scratch) { body(tasks[i], scratch); });
 }
 
 template <class T>

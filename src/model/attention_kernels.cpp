@@ -1,5 +1,6 @@
 #include "attention_kernels.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -20,6 +21,7 @@ namespace {
 #define ARCHON_BFLOAT16_PAIRS 0
 namespace portable {
 #include "attention_tiles.inc"
+#include "attention_cached.inc"
 }
 
 #ifdef ARCHON_X86_VARIANTS
@@ -29,6 +31,7 @@ namespace portable {
 #pragma GCC target("arch=x86-64-v3")
 namespace avx2 {
 #include "attention_tiles.inc"
+#include "attention_cached.inc"
 }
 #pragma GCC pop_options
 
@@ -38,6 +41,7 @@ namespace avx2 {
 #pragma GCC target("arch=x86-64-v4")
 namespace avx512 {
 #include "attention_tiles.inc"
+#include "attention_cached.inc"
 }
 #pragma GCC pop_options
 
@@ -47,6 +51,7 @@ namespace avx512 {
 #pragma GCC target("arch=x86-64-v4,avx512bf16")
 namespace avx512_bf16 {
 #include "attention_tiles.inc"
+#include "attention_cached.inc"
 }
 #pragma GCC pop_options
 #endif
@@ -58,18 +63,28 @@ int64_t attention_scratch(int64_t head_dim) {
   return kAttentionBlock * (7 * attention_padded_dim(head_dim) + 5 * kAttentionBlock);
 }
 
+int64_t cached_attention_scratch(int64_t head_dim, int64_t length) {
+  // Of four heads: queries, sums, scores.
+  return 4 * (2 * attention_padded_dim(head_dim) + kAttentionBlock * attention_blocks(length));
+}
+
+#define ARCHON_VARIANT(name)                                                           \
+  AttentionKernels<T> {                                                                \
+    #name, name::forward<T>, name::backward<T>, name::cache_head_floats<T>, name::append<T>, \
+        name::attend<T>                                                                \
+  }
+
 template <class T>
 std::vector<AttentionKernels<T>> attention_variants() {
   std::vector<AttentionKernels<T>> variants;
 #ifdef ARCHON_X86_VARIANTS
   const bool v4 = __builtin_cpu_supports("x86-64-v4");
   if (v4 && __builtin_cpu_supports("avx512bf16"))
-    variants.push_back({"avx512_bf16", avx512_bf16::forward<T>, avx512_bf16::backward<T>});
-  if (v4) variants.push_back({"avx512", avx512::forward<T>, avx512::backward<T>});
-  if (__builtin_cpu_supports("x86-64-v3"))
-    variants.push_back({"avx2", avx2::forward<T>, avx2::backward<T>});
+    variants.push_back(ARCHON_VARIANT(avx512_bf16));
+  if (v4) variants.push_back(ARCHON_VARIANT(avx512));
+  if (__builtin_cpu_supports("x86-64-v3")) variants.push_back(ARCHON_VARIANT(avx2));
 #endif
-  variants.push_back({"portable", portable::forward<T>, portable::backward<T>});
+  variants.push_back(ARCHON_VARIANT(portable));
   return variants;
 }
 

@@ -44,6 +44,21 @@ struct AttentionGradients {
   float *key_grad, *value_grad;
 };
 
+/// A token's query heads that share a key/value head, and the tokens they see, in cache blocks of
+/// kAttentionBlock tokens; the last may hold more than they see.
+template <class T>
+struct CachedAttention {
+  const T* query;         ///< [heads, head_dim]
+  int64_t heads, head_dim;
+  float* const* blocks;
+  int64_t offset;         ///< where the key/value head begins in each block, in floats
+  int64_t length;         ///< tokens seen
+  T* out;                 ///< [heads, head_dim]
+};
+
+/// Floats of scratch space that `attend` needs.
+int64_t cached_attention_scratch(int64_t head_dim, int64_t length);
+
 template <class T>
 struct AttentionKernels {
   const char* name;  ///< of the instruction set
@@ -53,6 +68,12 @@ struct AttentionKernels {
                   float* log_sum_exp, float* scratch);
   void (*backward)(const AttentionHead<T>& head, const AttentionGradients<T>& gradients,
                    float* scratch);
+  /// Floats that a key/value head takes in a cache block.
+  int64_t (*cache_head_floats)(int64_t head_dim);
+  /// Stores a token's key and value [head_dim] at `place` of a head's cache block. Tokens come one
+  /// after the other.
+  void (*append)(float* head, int64_t place, const T* key, const T* value, int64_t head_dim);
+  void (*attend)(const CachedAttention<T>& task, float* scratch);
 };
 
 /// Those that this processor can run, the fastest first.

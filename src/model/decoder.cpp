@@ -23,8 +23,9 @@ Parameter norm_weight(const std::string& name, int64_t width) {
 
 }  // namespace
 
-Attention::Attention(const DecoderConfig& config, const std::string& prefix)
+Attention::Attention(const DecoderConfig& config, const std::string& prefix, int64_t layer)
     : config_(config),
+      layer_(layer),
       qkv_(
           {{{prefix + "query.weight", {config.num_heads * config.head_dim, config.hidden_size}},
             {prefix + "key.weight", {config.num_kv_heads * config.head_dim, config.hidden_size}},
@@ -64,8 +65,11 @@ at::Tensor Attention::forward(const at::Tensor& x, const BlockContext& context) 
   qkv = query_key_norm_rotary(qkv, query_norm_.value(), key_norm_.value(), context.rotary, heads,
                               kv_heads, config_.rms_norm_eps);
   qkv = ulysses_scatter_heads(qkv, layout, *cp_);
-  at::Tensor out = packed_attention(qkv, context.cu_seqlens, layout.heads_per_rank(),
-                                    layout.kv_heads_per_rank());
+  at::Tensor out =
+      context.caches.empty()
+          ? packed_attention(qkv, context.cu_seqlens, layout.heads_per_rank(),
+                             layout.kv_heads_per_rank())
+          : cached_attention(qkv, context.cu_seqlens, heads, context.caches, layer_);
   out = ulysses_gather_heads(out, *cp_);
   return row_parallel_linear(out.view({-1, heads * config_.head_dim}), output_.value(), *tp_,
                              WhenRecomputed::reuse);
@@ -107,7 +111,7 @@ DecoderLayer::DecoderLayer(const DecoderConfig& config, int64_t index)
       attention_norm_(
           norm_weight(fmt::format("layers.{}.attention_norm.weight", index), config.hidden_size)),
       mlp_norm_(norm_weight(fmt::format("layers.{}.mlp_norm.weight", index), config.hidden_size)),
-      attention_(config, fmt::format("layers.{}.attention.", index)),
+      attention_(config, fmt::format("layers.{}.attention.", index), index),
       mlp_(config, fmt::format("layers.{}.mlp.", index)),
       unit_(fmt::format("layers.{}", index), parameters()) {}
 
@@ -221,8 +225,12 @@ at::Tensor Decoder::finish(const at::Tensor& x, const ModelTail& tail,
 at::Tensor Decoder::forward(const ModelInput& input, const ModelTail& tail,
                             ActivationObserver* observer) {
   ARCHON_EXPECT(tp_ != nullptr && cp_ != nullptr && embedding_.allocated());
+  ARCHON_EXPECT(input.caches.empty() || (cp_->size() == 1 && !at::GradMode::is_enabled()));
+  for (std::size_t i = 0; i < input.caches.size(); ++i)
+    input.caches[i]->extend(input.cu_seqlens[i + 1] - input.cu_seqlens[i]);
   const auto context = std::make_shared<const BlockContext>(
-      input.cu_seqlens, rotary_table(input.positions, config_.head_dim, config_.rope_theta));
+      input.cu_seqlens, rotary_table(input.positions, config_.head_dim, config_.rope_theta),
+      input.caches);
 
   at::Tensor x = embed(input.tokens);
   if (observer != nullptr) observer->on_hidden(0, x);

@@ -14,12 +14,13 @@ namespace archon {
 struct BlockContext {
   std::vector<int64_t> cu_seqlens;
   RotaryTable rotary;
+  std::vector<KeyValueCache*> caches;
 };
 
 /// Grouped-query attention: projections over tp, heads over cp inside.
 class Attention {
  public:
-  Attention(const DecoderConfig& config, const std::string& prefix);
+  Attention(const DecoderConfig& config, const std::string& prefix, int64_t layer);
   void set_tp_group(const Communicator& tp);
   void set_cp_group(const Communicator& cp) { cp_ = &cp; }
   void collect(std::vector<Parameter*>& parameters);
@@ -28,6 +29,7 @@ class Attention {
 
  private:
   const DecoderConfig& config_;
+  int64_t layer_;
   Parameter qkv_, qkv_bias_, query_norm_, key_norm_, output_;
   const Communicator* tp_ = nullptr;
   const Communicator* cp_ = nullptr;

@@ -3,10 +3,16 @@
 #include <ATen/core/ScalarType.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "archon/checkpoint/checkpoint_writer.hpp"
+#include "archon/loss/advantages.hpp"
+#include "archon/loss/aggregate.hpp"
+#include "archon/loss/critic.hpp"
+#include "archon/loss/dpo.hpp"
+#include "archon/loss/kl.hpp"
 #include "archon/loss/policy.hpp"
 #include "archon/mesh/mesh.hpp"
 #include "archon/model/model.hpp"
@@ -36,8 +42,41 @@ struct RunOptions {
   uint64_t seed = 0;
 };
 
-enum class LossKind { sft, critic, grpo, gspo };
+enum class LossKind { sft, critic, grpo, ppo, gspo, sapo, dpo };
 std::string to_string(LossKind kind);
+
+/// The policy that ratios are taken to, and where its log-probabilities come from.
+enum class Proximal {
+  automatic,  ///< the file if it has them, else recompute
+  file,
+  recompute,  ///< the trained model's when the file's turn comes
+  behaviour   ///< the behaviour policy itself
+};
+
+/// What is minimised, and what it is computed from.
+struct LossOptions {
+  LossKind kind = LossKind::sft;
+  Aggregate aggregate = Aggregate::token_mean;
+  double length_divisor = 1.0;  ///< sequence_sum
+  double temperature = 1.0;     ///< of the policies: logits are divided by it
+  PolicyLossOptions policy;
+  double eps_clip_higher = -1;  ///< in place of policy's own; below 0: as policy.eps_clip
+  Proximal proximal = Proximal::automatic;
+  double kl_coefficient = 0;  ///< KL to the reference policy; 0 = off
+  KlEstimator kl_estimator = KlEstimator::k3;
+  bool kl_in_reward = false;       ///< taken off the rewards, in place of added to the loss
+  double entropy_coefficient = 0;  ///< entropy bonus; 0 = off
+  std::string reference;           ///< model of ref_logprobs: HF folder or checkpoint
+  std::string critic_model;        ///< model of old_values: the same
+  AdvantageOptions advantages;            ///< but for the norm and the KL reward
+  std::optional<RewardNorm> reward_norm;  ///< none given: group, or none where there are values
+  CriticLossOptions critic;
+  DpoOptions dpo;
+
+  /// grpo, ppo, gspo, sapo
+  bool is_policy_gradient() const;
+  bool kl_in_loss() const { return kl_coefficient > 0 && !kl_in_reward; }
+};
 enum class OptimizerKind { adamw, sgd };
 
 /// When checkpoints are saved, how, and how many stay.
@@ -69,12 +108,10 @@ struct ProfileOptions {
 struct TrainOptions {
   RunOptions run;
   std::string output;
-  LossKind loss = LossKind::sft;
-  double value_eps_clip = 0.0;         ///< critic; 0 = no clipping
-  PolicyLossOptions policy;            ///< grpo, gspo
-  bool proximal_is_behaviour = false;  ///< grpo, gspo: no proximal policy of its own
-  int64_t steps = 0;                   ///< absolute last step; 0 = take epochs
-  int64_t epochs = 0;
+  LossOptions loss;
+  int64_t steps = 0;             ///< absolute last step; 0 = take epochs
+  int64_t epochs = 0;            ///< passes over the data, over each file of a folder
+  double data_wait = 0;          ///< seconds to wait for another file of a folder
   int64_t batch_sequences = 32;  ///< global, 0 = the whole file
   bool shuffle = true;
   OptimizerKind optimizer = OptimizerKind::adamw;
@@ -99,6 +136,21 @@ struct ForwardOptions {
   std::string output;
   bool logprobs = true, entropy = false, logits = false, values = false, hidden = false;
   double temperature = 1.0;
+};
+
+/// What `generate` draws and writes.
+struct GenerateOptions {
+  RunOptions run;
+  std::string output;
+  int64_t group_size = 1;      ///< rollouts of each prompt
+  int64_t max_new_tokens = 128;
+  double temperature = 1.0;    ///< 0 = greedy
+  int64_t top_k = 0;           ///< 0 = all
+  double top_p = 1.0;
+  /// Tokens that end a rollout; absent: those that the model's folder names.
+  std::optional<std::vector<int64_t>> stop_tokens;
+  int64_t batch_sequences = 64;  ///< rollouts that a data-parallel rank works on at a time
+  int64_t cache_tokens = 0;      ///< most tokens that they may come to hold; 0 = any number
 };
 
 }  // namespace archon

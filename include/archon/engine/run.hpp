@@ -12,7 +12,7 @@
 
 namespace archon {
 
-/// The commands of the engine. train, eval and forward are collective over MPI_COMM_WORLD, with
+/// The commands of the engine. train, eval, forward and generate are collective over MPI_COMM_WORLD, with
 /// the same options on every rank. All throw InputError or RuntimeFailure.
 
 /// Trains as asked, and leaves metrics, checkpoints, record and model under `options.output`. False
@@ -24,6 +24,9 @@ void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json
 
 /// Writes what the model computes for every token of a data set to an HDF5 file.
 void run_forward(const ForwardOptions& options, MpiEnvironment& mpi);
+
+/// Samples from a model, and writes the rollouts of a file of prompts to an HDF5 file.
+void run_generate(const GenerateOptions& options, MpiEnvironment& mpi);
 
 /// Writes a new model with random weights as a HuggingFace folder. Runs in this process alone
 /// and needs no MPI. `config_file` is a HuggingFace config.json.

@@ -9,6 +9,7 @@
 
 #include "archon/comm/communicator.hpp"
 #include "archon/model/config.hpp"
+#include "archon/model/key_value_cache.hpp"
 #include "archon/parallel/parameter_unit.hpp"
 #include "archon/parallel/recompute.hpp"
 
@@ -22,6 +23,9 @@ struct ModelInput {
   std::vector<int64_t> cu_seqlens;  ///< N+1 offsets into the whole stream, from 0 to <= T; what
                                     ///< lies behind the last is padding
   int64_t max_seqlen = 0;           ///< longest sequence
+  /// One for each sequence, or none. The sequences go on from what they hold, and their tokens are
+  /// added; positions go on, too. Without gradients, and for cp = 1.
+  std::vector<KeyValueCache*> caches = {};
 };
 
 /// Sees activations as the model computes them. `hidden` is this rank's share

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "archon/model/key_value_cache.hpp"
+
 /// The differentiable operations of a decoder block, each one pass over its operands. Tensors are
 /// contiguous, float32 or bfloat16; arithmetic inside is float32.
 namespace archon {
@@ -37,5 +39,12 @@ at::Tensor query_key_norm_rotary(const at::Tensor& qkv, const at::Tensor& query_
 /// Costs the sum over sequences of length².
 at::Tensor packed_attention(const at::Tensor& qkv, const std::vector<int64_t>& cu_seqlens,
                             int64_t heads, int64_t kv_heads);
+
+/// The same for sequences that go on from what their caches hold: the tokens' keys and values are
+/// stored in `layer` of the caches, which were extended by them, and each query sees the cached
+/// tokens up to its own. Not differentiable.
+at::Tensor cached_attention(const at::Tensor& qkv, const std::vector<int64_t>& cu_seqlens,
+                            int64_t heads, const std::vector<KeyValueCache*>& caches,
+                            int64_t layer);
 
 }  // namespace archon

@@ -1,0 +1,154 @@
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <iterator>
+
+#include "archon/base/error.hpp"
+#include "archon/base/log.hpp"
+#include "archon/comm/rank_zero.hpp"
+#include "archon/data/dataset.hpp"
+#include "archon/engine/generator.hpp"
+#include "archon/engine/loaded_model.hpp"
+#include "archon/engine/run.hpp"
+#include "archon/io/json.hpp"
+#include "archon/io/new_hdf5_file.hpp"
+
+namespace archon {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+/// Those asked for; else the end-of-sequence tokens of generation_config.json or config.json.
+std::vector<int64_t> stop_tokens(const GenerateOptions& options, const LoadedModel& loaded) {
+  const int64_t vocab = loaded.model->config().vocab_size;
+  if (options.stop_tokens) {
+    for (const int64_t token : *options.stop_tokens)
+      ARCHON_VALIDATE(token < vocab,
+                      "stop token {} is no token of the model, whose ids lie in [0, {})", token,
+                      vocab);
+    return *options.stop_tokens;
+  }
+  const std::string settings = loaded.folder + "/generation_config.json";
+  const Json json =
+      std::filesystem::exists(settings) ? read_json_file(settings) : loaded.hf.json();
+  const auto eos = json.find("eos_token_id");
+  if (eos == json.end()) return {};
+  if (eos->is_number_integer()) return {eos->get<int64_t>()};
+  std::vector<int64_t> tokens;
+  if (eos->is_array())
+    std::copy_if(eos->begin(), eos->end(), std::back_inserter(tokens),
+                 [](const Json& token) { return token.is_number_integer(); });
+  return tokens;
+}
+
+/// Data-parallel ranks generate independently, and the first to finish wait for the last. So that
+/// no collective waits for as long as that, which the watchdog would take for a hang, they meet
+/// once a second.
+class Meeting {
+ public:
+  explicit Meeting(const Mesh& mesh) : mesh_(mesh) {}
+
+  /// While there is work, as often as wanted.
+  void between_steps(int64_t unfinished) {
+    if (mesh_.is_data_parallel_head() && seconds_since(last_) > 1) meet(unfinished);
+  }
+  /// Returns when all ranks are done.
+  void wait_for_all() {
+    if (!mesh_.is_data_parallel_head()) return;
+    while (meet(0) > 0) continue;
+  }
+
+ private:
+  int64_t meet(int64_t unfinished) {
+    unfinished = mesh_.dp().all_reduce(unfinished);
+    last_ = Clock::now();
+    if (seconds_since(told_) < 10) return unfinished;
+    log::info("{} rollouts to go", unfinished);
+    told_ = last_;
+    return unfinished;
+  }
+
+  const Mesh& mesh_;
+  Clock::time_point last_ = Clock::now(), told_ = last_;
+};
+
+/// cp ranks, which would share a sequence in training, take sequences of their own.
+MeshShape generation_mesh(MeshShape shape) { return {shape.dp * shape.cp, 1, shape.tp}; }
+
+class GenerateRun {
+ public:
+  GenerateRun(const GenerateOptions& options, MpiEnvironment& mpi)
+      : options_(options),
+        mesh_(generation_mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size())),
+              MPI_COMM_WORLD),
+        loaded_(load_model(options.run.model, mesh_, options.run.dtype,
+                           {.shard = ShardMode::none})),
+        prompts_(options.run.data, loaded_.model->config().vocab_size) {
+    ARCHON_VALIDATE(!loaded_.model->config().critic,
+                    "{} is a critic (it has a score head and predicts no tokens), so nothing can "
+                    "be sampled from it; give the actor",
+                    options.run.model);
+    check_on_rank_zero(mesh_.world(), [&] { file_.emplace(options.output, "archon.rollouts", 1); });
+  }
+
+  void run() {
+    const auto begin = Clock::now();
+    const std::vector<Rollout> all = collect_rollouts(generate(), mesh_);
+    if (!file_) return;
+    const double seconds = seconds_since(begin);
+    write_rollouts(file_->file(), all);
+    write_settings();
+    file_->publish();
+    int64_t tokens = 0;
+    for (const Rollout& rollout : all) tokens += rollout.completion_length();
+    log::info("wrote {}: {} rollouts of {} prompts, {} tokens in {:.1f} s, {:.0f} tokens/s",
+              options_.output, all.size(), prompts_.size(), tokens, seconds, tokens / seconds);
+  }
+
+ private:
+  /// This data-parallel rank's rollouts.
+  std::vector<Rollout> generate() {
+    Generator generator(*loaded_.model, mesh_, options_, stop_tokens(options_, loaded_));
+    for (int64_t i = mesh_.dp_rank(); i < prompts_.size(); i += mesh_.shape().dp) {
+      const at::Tensor tokens = prompts_.read(i).tokens;
+      const auto* begin = tokens.const_data_ptr<int64_t>();
+      generator.add_prompt(i, {begin, begin + tokens.numel()});
+    }
+    Meeting meeting(mesh_);
+    std::vector<Rollout> rollouts;
+    while (generator.unfinished() > 0) {
+      std::vector<Rollout> finished = generator.step();
+      std::move(finished.begin(), finished.end(), std::back_inserter(rollouts));
+      meeting.between_steps(generator.unfinished());
+    }
+    meeting.wait_for_all();
+    return rollouts;
+  }
+
+  void write_settings() {
+    h5::File& file = file_->file();
+    file.set_attribute("/", "model", options_.run.model);
+    file.set_attribute("/", "temperature", options_.temperature);
+    file.set_attribute("/", "top_k", options_.top_k);
+    file.set_attribute("/", "top_p", options_.top_p);
+    file.set_attribute("/", "seed", options_.run.seed);
+  }
+
+  const GenerateOptions& options_;
+  const Mesh mesh_;
+  LoadedModel loaded_;
+  TokenDataset prompts_;
+  std::optional<h5::NewFile> file_;  // world rank 0 only
+};
+
+}  // namespace
+
+void run_generate(const GenerateOptions& options, MpiEnvironment& mpi) {
+  GenerateRun(options, mpi).run();
+}
+
+}  // namespace archon
