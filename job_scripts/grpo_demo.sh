@@ -85,7 +85,7 @@ fine_tune() {
 # answer MODEL PROMPTS OUTPUT OPTION...: writes the model's answers to a file, with their rewards
 answer() {
   archon generate --model "$1" --data "$2" --output "$run/new.h5" "${@:4}" \
-    --max-new-tokens $longest_answer
+    --max-new-tokens $longest_answer >>"$run/log"
   # From one file to the other: a folder of rollouts is to grow by whole files.
   archon reward --data "$run/new.h5" --reward arithmetic --output "$3" >"$run/reward.json"
 }
