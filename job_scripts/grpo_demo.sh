@@ -65,24 +65,29 @@ make_folder() {
   touch -- "$run/.grpo-demo"
 }
 
+# Runs a command of archon, whose messages go to the run's log.
+archon() {
+  "$program" "$@" 2>>"$run/log" || fail $? "archon $1 failed" "$(tail -n 5 "$run/log")"
+}
+
 make_problems() {
   "$archon_python" "$archon_root/tools/make_arithmetic.py" --seed "$seed" --output "$run/problems" \
     --sft $sft_problems --test $test_problems --rounds "$rounds" --prompts $prompts
 }
 
 fine_tune() {
-  "$archon" init --config "$run/problems/config.json" --seed "$seed" --output "$run/init"
-  "$archon" train --model "$run/init" --data "$run/problems/sft.h5" --output "$run/sft" \
+  archon init --config "$run/problems/config.json" --seed "$seed" --output "$run/init"
+  archon train --model "$run/init" --data "$run/problems/sft.h5" --output "$run/sft" \
     --seed "$seed" --steps $sft_steps --batch-sequences 128 --lr 3e-3 --warmup-steps 20 \
-    --weight-decay 0 --log-level warning
+    --weight-decay 0
 }
 
 # answer MODEL PROMPTS OUTPUT OPTION...: writes the model's answers to a file, with their rewards
 answer() {
-  "$archon" generate --model "$1" --data "$2" --output "$run/new.h5" "${@:4}" \
-    --max-new-tokens $longest_answer --log-level warning
+  archon generate --model "$1" --data "$2" --output "$run/new.h5" "${@:4}" \
+    --max-new-tokens $longest_answer >>"$run/log"
   # From one file to the other: a folder of rollouts is to grow by whole files.
-  "$archon" reward --data "$run/new.h5" --reward arithmetic --output "$3" >"$run/reward.json"
+  archon reward --data "$run/new.h5" --reward arithmetic --output "$3" >"$run/reward.json"
 }
 
 # The mean reward of the last answers.
@@ -97,9 +102,9 @@ evaluate() {
 
 # Takes each file of rollouts once, in the order of their names: here the one that was added.
 train_on_new_rollouts() {
-  "$archon" train --loss grpo --model "$run/sft/hf" --data "$run/rollouts" --output "$run/grpo" \
+  archon train --loss grpo --model "$run/sft/hf" --data "$run/rollouts" --output "$run/grpo" \
     --seed "$seed" --batch-sequences $rollouts_per_step --lr 3e-4 --weight-decay 0 \
-    --save-every 1000000 --keep 1 --log-level warning
+    --save-every 1000000 --keep 1
 }
 
 run_seed() {
@@ -155,7 +160,7 @@ main() {
   local started=$SECONDS seed run judged=0
   parse_options "$@"
   "$archon_root/job_scripts/setup.sh" --preset release
-  archon=$archon_root/build/release/bin/archon
+  program=$archon_root/build/release/bin/archon
   for seed in $seeds; do
     run=$output/seed-$seed
     run_seed
