@@ -92,6 +92,7 @@ int run_benchmark(const std::function<void(MpiEnvironment&)>& body) {
   keep_tensor_memory();
   MpiEnvironment mpi;
   try {
+    mpi.join_job();
     body(mpi);
     return 0;
   } catch (const std::exception& error) {

@@ -164,6 +164,7 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
   const auto optimizer = make_optimizer(options, *loaded.model, loaded.spec->adapter);
   std::vector<int64_t> sequences(batcher.dataset().size());
   std::iota(sequences.begin(), sequences.end(), 0);
+  const Objective objective(options.loss);
   std::optional<GemmPeak> peak;
   Measured result;
   for (int step = -settings.warmup; step < settings.steps; ++step) {
@@ -176,7 +177,8 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
     const Spent before = spent();
     StepResult done;
     const double time = seconds(mesh.world(), [&] {
-      done = train_step(options, loaded, mesh, batcher, *optimizer, sequences, 1e-3, nullptr);
+      done = train_step(options, objective, loaded, mesh, batcher, *optimizer, sequences, 1e-3,
+                        nullptr);
     });
     if (step == -settings.warmup) result.first_loss = done.loss;
     result.last_loss = done.loss;

@@ -40,6 +40,8 @@ AXIS_LABELS = {
     "gflops": "arithmetic of all ranks [GFLOP/s]",
     "gemm_peak_share": "share of the\nmatrix-product peak",
     "skipped": "skipped steps",
+    "accuracy": "share of right answers\nto unseen problems",
+    "reward": "mean reward of\na round's rollouts",
     "time": "time per step,\nmean of the ranks [s]",
     "traffic": "sent per step by\nthe largest rank [MiB]",
 }

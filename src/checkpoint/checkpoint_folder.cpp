@@ -4,9 +4,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <system_error>
@@ -101,28 +98,6 @@ bool is_checkpoint(const fs::path& path) {
   return is_there(path / kManifestName) || is_there(path / kIndexName);
 }
 
-void rename_path(const std::string& from, const std::string& to) {
-  ARCHON_ENSURE(std::rename(from.c_str(), to.c_str()) == 0, "cannot rename {} to {}: {}", from, to,
-                std::strerror(errno));
-}
-
-void remove_tree(const std::string& path) {
-  std::error_code error;
-  fs::remove_all(path, error);
-  ARCHON_ENSURE(!error, "cannot remove {}: {}", path, error.message());
-}
-
-/// A name that no checkpoint has.
-std::string hidden(const std::string& folder, const std::string& name) {
-  return folder + "/." + name + ".old";
-}
-
-/// Takes a checkpoint's name away first: it must not look whole while it is being removed.
-void hide(const std::string& folder, const std::string& name) {
-  remove_tree(hidden(folder, name));
-  rename_path(folder + "/" + name, hidden(folder, name));
-}
-
 /// What an interrupted save, or write of `latest`, leaves.
 bool is_leftover(const std::string& name) {
   return name.starts_with('.') || name == std::string(kLatestName) + ".tmp";
@@ -167,18 +142,9 @@ std::optional<CheckpointEntry> find_checkpoint(const std::string& path) {
 }
 
 void publish_checkpoint(const std::string& written, const std::string& folder, int64_t step) {
-  const std::string name = checkpoint_name(step), target = folder + "/" + name;
-  const bool replaces = is_there(target);
-  if (replaces) hide(folder, name);
-  try {
-    rename_path(written, target);
-  } catch (const RuntimeFailure&) {
-    if (replaces) std::rename(hidden(folder, name).c_str(), target.c_str());
-    throw;
-  }
-  sync_path(folder);
+  const std::string name = checkpoint_name(step);
+  replace_folder(written, folder + "/" + name);
   write_text_file(folder + "/" + kLatestName, name + "\n");
-  if (replaces) log_failure([&] { remove_tree(hidden(folder, name)); });
 }
 
 void prune_checkpoints(const std::string& folder, int64_t keep) {
@@ -188,7 +154,7 @@ void prune_checkpoints(const std::string& folder, int64_t keep) {
     for (std::size_t i = 0; keep > 0 && i < all.size(); ++i) {
       const std::string name = checkpoint_name(all[i].step);
       if (static_cast<int64_t>(i) >= keep && name != latest)
-        log_failure([&] { hide(folder, name); });
+        log_failure([&] { hide_and_remove_tree(folder + "/" + name); });
     }
     for (const std::string& name : names_in(folder))
       if (is_leftover(name)) log_failure([&] { remove_tree(folder + "/" + name); });

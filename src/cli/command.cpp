@@ -24,6 +24,7 @@ const std::vector<CommandEntry>& commands() {
       {"eval", "report the loss of a model over a token dataset, as JSON", make_eval},
       {"forward", "write what a model computes for every token to HDF5", make_forward},
       {"generate", "sample from a model: rollouts of a file of prompts, to HDF5", make_generate},
+      {"reward", "add rewards to a file of rollouts, by a plugin or a program", make_reward},
       {"init", "make a new model with random weights from a config.json", make_init},
       {"export", "write the weights of a checkpoint as a HuggingFace folder", make_export},
       {"diff", "compare two HDF5 files or model folders, dataset by dataset", make_diff},
@@ -31,7 +32,7 @@ const std::vector<CommandEntry>& commands() {
        make_inspect},
       {"plan", "predict memory and traffic of a training step, without a run", make_plan},
       {"doctor", "show what this machine offers, each part proven by a live check", make_doctor},
-      {"plugins", "list the model architectures that are loaded", make_plugins},
+      {"plugins", "list the model architectures and rewards that are loaded", make_plugins},
   };
   return table;
 }

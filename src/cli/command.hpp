@@ -38,6 +38,8 @@ class ParallelCommand : public Command {
   /// Exit code, the same on every rank.
   virtual int run(MpiEnvironment& mpi) = 0;
   const SessionOptions& session() const { return session_; }
+  /// Role of the program of the same job that it sends weights to; empty without one.
+  virtual std::string peer_role() const { return ""; }
 
  protected:
   SessionOptions session_;
@@ -62,6 +64,7 @@ std::unique_ptr<Command> make_train();
 std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_forward();
 std::unique_ptr<Command> make_generate();
+std::unique_ptr<Command> make_reward();
 std::unique_ptr<Command> make_init();
 std::unique_ptr<Command> make_export();
 std::unique_ptr<Command> make_diff();

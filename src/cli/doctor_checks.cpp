@@ -26,6 +26,7 @@
 #include "archon/io/hdf5.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "archon/model/registry.hpp"
+#include "archon/model/reward.hpp"
 
 namespace archon::cli {
 namespace {
@@ -264,11 +265,12 @@ Finding check_parallel_hdf5(const Communicator& host) {
 
 Finding check_plugins(const std::vector<std::string>& files) {
   const auto plugins = load_plugins(files);
-  std::vector<std::string> types;
-  for (const ModelSpec* spec : ModelRegistry::instance().all()) types.push_back(spec->model_type);
-  if (types.empty())
+  std::vector<std::string> names;
+  for (const ModelSpec* spec : ModelRegistry::instance().all()) names.push_back(spec->model_type);
+  if (names.empty())
     return {Status::failed, "no model plugin found; set ARCHON_PLUGIN_PATH, or give --plugin FILE"};
-  return {Status::ok, fmt::format("{} loaded: {}", plugins.size(), fmt::join(types, ", "))};
+  for (const RewardSpec* spec : RewardRegistry::instance().all()) names.push_back(spec->name);
+  return {Status::ok, fmt::format("{} loaded: {}", plugins.size(), fmt::join(names, ", "))};
 }
 
 Finding check_cuda() {

@@ -45,7 +45,7 @@ void add_batch_options(OptionSet& options, RunOptions& run) {
 
 void add_plugin_option(OptionSet& options, std::vector<std::string>& plugins) {
   options.add("plugin", texts(plugins, "FILE"),
-              "model plugin to load, before those of ARCHON_PLUGIN_PATH");
+              "plugin to load, before those of ARCHON_PLUGIN_PATH");
 }
 
 void add_session_options(OptionSet& options, SessionOptions& session) {

@@ -39,6 +39,10 @@ void add_memory_options(OptionSet& options, RunOptions& run);
 void check_memory_options(const RunOptions& run);
 /// --optimizer
 void add_optimizer_option(OptionSet& options, TrainOptions& train);
+/// --loss, and what losses and advantages are made of.
+void add_loss_options(OptionSet& options, LossOptions& loss);
+/// InputError for options that do not go together, or that this loss has no use for.
+void check_loss_options(const LossOptions& loss);
 /// Everything of `train`, but for the session.
 void add_train_options(OptionSet& options, TrainOptions& train);
 /// InputError when options of `train` do not go together.

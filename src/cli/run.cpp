@@ -89,10 +89,12 @@ void start_session(const SessionOptions& session, const MpiEnvironment& mpi) {
 int run_parallel(ParallelCommand& command) {
   keep_freed_memory();
   keep_tensor_memory();
+  Watchdog watchdog(std::chrono::duration<double>(command.session().collective_timeout),
+                    launcher_rank());
   MpiEnvironment mpi;
   try {
-    const Watchdog watchdog(std::chrono::duration<double>(command.session().collective_timeout),
-                            mpi.world_rank());
+    mpi.join_job(command.peer_role());
+    watchdog.begin_work(mpi.world_rank());
     start_session(command.session(), mpi);
     const int code = command.run(mpi);
     flush_results();
@@ -113,7 +115,7 @@ int run_local(LocalCommand& command) {
 }
 
 int print(const std::string& text) {
-  if (launcher_rank() == 0) std::cout << text;
+  if (speaks_before_mpi()) std::cout << text;
   flush_results();
   return kExitDone;
 }
@@ -121,7 +123,7 @@ int print(const std::string& text) {
 // Usage errors are found before MPI starts: every rank finds the same, and rank 0 says it. The
 // others wait, since a launcher may end all ranks as soon as one has failed.
 int fail(const Fault& fault, const std::string& hint) {
-  if (launcher_rank() == 0) std::cerr << "archon: error: " << fault.message << '\n' << hint;
+  if (speaks_before_mpi()) std::cerr << "archon: error: " << fault.message << '\n' << hint;
   wait_for_lower_ranks(launcher_rank());
   return fault.exit_code;
 }

@@ -1,4 +1,8 @@
+#include <filesystem>
+
 #include "archon/base/error.hpp"
+#include "archon/comm/job.h"
+#include "archon/comm/mpi.hpp"
 #include "options.hpp"
 
 namespace archon::cli {
@@ -9,9 +13,12 @@ using Shape = LrSchedule::Shape;
 void add_length_options(OptionSet& options, TrainOptions& train) {
   options.group("Length");
   options.add("steps", integer<int64_t>(train.steps, 1),
-              "last step, counted from the beginning of the run; this or --epochs is needed");
+              "last step, counted from the beginning of the run; this or --epochs is needed, but "
+              "for a folder of data");
   options.add("epochs", integer<int64_t>(train.epochs, 1),
-              "passes over the data, in place of --steps");
+              "passes over the data, in place of --steps; passes over each file of a folder");
+  options.add("data-wait", number(train.data_wait, kNotNegative, "SECONDS"),
+              "where --data is a folder: wait so long for another file before the run ends");
 }
 
 void add_batch_group(OptionSet& options, TrainOptions& train) {
@@ -20,37 +27,6 @@ void add_batch_group(OptionSet& options, TrainOptions& train) {
               "sequences per step over all ranks; 0 = the whole file");
   options.add("shuffle", on_off(train.shuffle), "draw a new order for each epoch");
   add_batch_options(options, train.run);
-}
-
-void add_loss_options(OptionSet& options, TrainOptions& train) {
-  options.group("Loss");
-  options.add("loss",
-              choice<LossKind>(train.loss, {{"sft", LossKind::sft},
-                                            {"critic", LossKind::critic},
-                                            {"grpo", LossKind::grpo},
-                                            {"gspo", LossKind::gspo}}),
-              "sft: mean negative log-likelihood of the targets; critic: value loss of a model "
-              "with a score head, on old_values and returns; grpo: clipped policy gradient on "
-              "logprobs and advantages; gspo: the same with one ratio a sequence");
-  options.add("eps-clip", number(train.policy.eps_clip, kFraction),
-              "grpo, gspo: ratios below 1 - X are clipped");
-  options.add("eps-clip-higher", number(train.policy.eps_clip_higher, kNotNegative),
-              "grpo, gspo: ratios above 1 + X are clipped");
-  options.add("dual-clip", number(train.policy.dual_clip, kNotNegative),
-              "grpo, gspo: where the advantage is negative, no loss above X times its size; 0 = "
-              "off");
-  options.add("behaviour-weight-cap", number(train.policy.behaviour_weight_cap, kNotNegative),
-              "grpo, gspo: tokens drop out whose probability rose by more than this factor from "
-              "the behaviour to the proximal policy; 0 = off");
-  options.add("ratio",
-              choice<bool>(train.policy.sequence_ratio, {{"token", false}, {"sequence", true}}),
-              "grpo: one ratio a token, or one a sequence as in gspo");
-  options.add("proximal",
-              choice<bool>(train.proximal_is_behaviour, {{"file", false}, {"behaviour", true}}),
-              "grpo, gspo: the policy that ratios are taken to: prox_logprobs of the file, or the "
-              "behaviour policy");
-  options.add("value-eps-clip", number(train.value_eps_clip, kNotNegative),
-              "critic: clip values to this far around old_values; 0 = off");
 }
 
 void add_optimizer_options(OptionSet& options, TrainOptions& train) {
@@ -134,6 +110,28 @@ void add_record_options(OptionSet& options, TrainOptions& train) {
               "tensors to record");
 }
 
+void add_weight_sync_options(OptionSet& options, TrainOptions& train) {
+  WeightSyncOptions& sync = train.sync;
+  options.group("Weights for other programs while training goes on");
+  options.add("publish", text(sync.publish, "DIR"),
+              "folder for HuggingFace folders version-STEP, each complete when it can be seen, and "
+              "latest, a link to the newest");
+  options.add("publish-every", integer<int64_t>(sync.publish_every, 1),
+              "publish after every so many steps, before the first and after the last");
+  options.add("publish-keep", integer<int64_t>(sync.publish_keep, 0),
+              "remove all but the newest so many versions; 0 = all stay");
+  options.add("push-weights", text(sync.push_role, "ROLE"),
+              "send weights to the program of this role in the same job, which receives them by "
+              "archon_consumer.h");
+  options.add("push-every", integer<int64_t>(sync.push_every, 1),
+              "push after every so many steps, before the first and after the last");
+  options.add("push-wait", on_off(sync.push_wait),
+              "wait until the consumer asks for a version; off: a version that it does not wait "
+              "for is left out, but for the first and the last");
+  options.add("push-bucket-size", bytes(sync.push_bucket_bytes),
+              "most bytes that are sent at once, and that small tensors are collected to");
+}
+
 void add_profile_options(OptionSet& options, TrainOptions& train) {
   ProfileOptions& profile = train.profile;
   options.group("Profile, for chrome://tracing or ui.perfetto.dev");
@@ -162,6 +160,42 @@ void check_saving_options(const SaveOptions& save) {
                   "--keep {} has no checkpoints to choose from; give --save-every STEPS or "
                   "--save-minutes M, or leave it out",
                   save.keep);
+}
+
+/// A folder of data may grow: the run lasts as long as there are files.
+void check_length(const TrainOptions& train) {
+  std::error_code ignored;
+  const bool folder = std::filesystem::is_directory(train.run.data, ignored);
+  ARCHON_VALIDATE(folder || train.steps > 0 || train.epochs > 0,
+                  "missing --steps N or --epochs N: how long to train");
+  ARCHON_VALIDATE(folder || train.steps == 0 || train.epochs == 0,
+                  "--steps {} and --epochs {} are both given; give one of them", train.steps,
+                  train.epochs);
+  ARCHON_VALIDATE(folder || train.data_wait == 0,
+                  "--data-wait {} is for a folder that files are added to, and --data {} is none; "
+                  "leave it out, or name the folder",
+                  train.data_wait, train.run.data);
+  const bool open_ended = folder && train.steps == 0;
+  ARCHON_VALIDATE(!open_ended || train.schedule.shape == Shape::constant,
+                  "--lr-schedule falls towards the last step, and nobody knows how many steps the "
+                  "folder {} gives; say so with --steps N",
+                  train.run.data);
+  ARCHON_VALIDATE(!open_ended || train.eval_data.empty() || train.eval_every > 0,
+                  "--eval-data is looked at after the last step, and nobody knows how many steps "
+                  "the folder {} gives; say when with --eval-every N",
+                  train.run.data);
+}
+
+void check_weight_sync_options(const WeightSyncOptions& sync) {
+  constexpr int64_t kLargestBucket = int64_t{1} << 30;
+  ARCHON_VALIDATE(sync.push_role.empty() ||
+                      (archon_is_role(sync.push_role.c_str()) && sync.push_role != kArchonRole),
+                  "--push-weights {} is no role: it must be the consumer's own name, shorter than "
+                  "{} bytes and not {}",
+                  sync.push_role, ARCHON_ROLE_BYTES, kArchonRole);
+  ARCHON_VALIDATE(sync.push_bucket_bytes <= kLargestBucket,
+                  "--push-bucket-size {} is above 1GiB, the most that is sent at once",
+                  sync.push_bucket_bytes);
 }
 
 }  // namespace
@@ -195,10 +229,11 @@ void add_train_options(OptionSet& options, TrainOptions& train) {
   add_saving_options(options, train);
   add_length_options(options, train);
   add_batch_group(options, train);
-  add_loss_options(options, train);
+  add_loss_options(options, train.loss);
   add_optimizer_options(options, train);
   add_memory_options(options, train.run);
   add_evaluation_options(options, train);
+  add_weight_sync_options(options, train);
   add_record_options(options, train);
   add_profile_options(options, train);
   add_mesh_options(options, train.run);
@@ -211,23 +246,14 @@ void check_memory_options(const RunOptions& run) {
 }
 
 void check_train_options(const TrainOptions& train) {
-  ARCHON_VALIDATE(train.steps > 0 || train.epochs > 0,
-                  "missing --steps N or --epochs N: how long to train");
-  ARCHON_VALIDATE(train.steps == 0 || train.epochs == 0,
-                  "--steps {} and --epochs {} are both given; give one of them", train.steps,
-                  train.epochs);
+  check_length(train);
   check_memory_options(train.run);
   check_saving_options(train.save);
+  check_weight_sync_options(train.sync);
   ARCHON_VALIDATE(train.eval_every == 0 || !train.eval_data.empty(),
                   "--eval-every {} has nothing to evaluate; name a data set with --eval-data FILE",
                   train.eval_every);
-  ARCHON_VALIDATE(train.value_eps_clip == 0 || train.loss == LossKind::critic,
-                  "--value-eps-clip {} is for the critic; leave it out, or give --loss critic",
-                  train.value_eps_clip);
-  ARCHON_VALIDATE(train.policy.dual_clip == 0 || train.policy.dual_clip > 1,
-                  "--dual-clip {} is not above 1: it would bound losses that no clipping touches; "
-                  "3 is usual, 0 turns it off",
-                  train.policy.dual_clip);
+  check_loss_options(train.loss);
 }
 
 }  // namespace archon::cli

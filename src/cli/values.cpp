@@ -93,8 +93,9 @@ Value number(double& target, NumberRange range, std::string placeholder) {
     ARCHON_VALIDATE(parsed && inside && below, "must be {}", range.words);
     target = value;
   };
-  return {
-      .placeholder = std::move(placeholder), .initial = fmt::format("{:g}", target), .set = set};
+  return {.placeholder = std::move(placeholder),
+          .initial = target < range.low ? "" : fmt::format("{:g}", target),
+          .set = set};
 }
 
 Value mesh_axis(int& target) {

@@ -11,11 +11,15 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <map>
+#include <sstream>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "archon/base/error.hpp"
+#include "archon/comm/job.h"
+#include "archon/comm/watchdog.hpp"
 #include "progress.hpp"
 
 namespace archon {
@@ -38,6 +42,37 @@ int count_ranks_with_my_affinity(MPI_Comm local, int local_size) {
   int same = 0;
   for (const cpu_set_t& set : all) same += CPU_EQUAL(&set, &mine) ? 1 : 0;
   return same;
+}
+
+/// "2 of role engine, 1 of role logger": the processes that are not Archon's; "" when there are
+/// none.
+std::string list_others(const std::vector<archon_job_member>& members) {
+  std::map<std::string, int> processes;
+  for (const archon_job_member& member : members)
+    if (std::string(member.role) != kArchonRole) ++processes[member.role];
+  std::string list;
+  for (const auto& [role, count] : processes)
+    list += fmt::format("{}{} of role {}", list.empty() ? "" : ", ", count, role);
+  return list;
+}
+
+/// The peer must be there, and everybody else must be the peer: a program of another role waits for
+/// weights that would never come.
+void check_roles(const std::vector<archon_job_member>& members, const std::string& peer) {
+  const std::string others = list_others(members);
+  ARCHON_VALIDATE(
+      peer.empty() || !others.empty(),
+      "--push-weights {} has no program to send to: archon has this job to itself; start "
+      "one beside it: mpiexec -n 4 archon train ... : -n 1 consumer",
+      peer);
+  for (const archon_job_member& member : members)
+    ARCHON_VALIDATE(member.role == peer || std::string(member.role) == kArchonRole,
+                    "beside archon there are processes in this job ({}) that wait for weights, and "
+                    "{}; give --push-weights {}",
+                    others,
+                    peer.empty() ? "there is no --push-weights"
+                                 : fmt::format("--push-weights {} names another role", peer),
+                    member.role);
 }
 
 }  // namespace
@@ -63,9 +98,22 @@ bool started_by_launcher() {
   return std::getenv("SLURM_STEP_NUM_TASKS") != nullptr && std::getenv("SLURM_PROCID") != nullptr;
 }
 
+bool speaks_before_mpi() {
+  const int rank = launcher_rank();
+  // Open MPI tells the processes of each program, one after the other: "1 4".
+  const char* const sizes = std::getenv("OMPI_APP_CTX_NUM_PROCS");
+  std::istringstream words(sizes == nullptr ? "" : sizes);
+  int first = 0;
+  for (int size = 0; first < rank && words >> size;) first += size;
+  return rank == 0 || (sizes != nullptr && first == rank);
+}
+
 MpiEnvironment::MpiEnvironment() {
   int provided = MPI_THREAD_SINGLE;
-  ARCHON_MPI(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided));
+  {
+    const CollectiveScope scope("MPI_Init", "MPI_COMM_WORLD", 1);
+    ARCHON_MPI(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided));
+  }
   ARCHON_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
   ARCHON_ENSURE(provided >= MPI_THREAD_FUNNELED,
                 "this MPI offers thread level {} only; Archon needs MPI_THREAD_FUNNELED, since "
@@ -74,9 +122,25 @@ MpiEnvironment::MpiEnvironment() {
   if (provided == MPI_THREAD_MULTIPLE) Progress::instance().enable();
   ARCHON_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
   ARCHON_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size_));
+}
+
+void MpiEnvironment::join_job(const std::string& peer) {
+  std::vector<archon_job_member> members(size_);
+  MPI_Comm own = MPI_COMM_NULL;
+  {
+    const CollectiveScope scope("exchange of roles", "MPI_COMM_WORLD", 1);
+    const StageScope stage("start; a program beside archon must call archon_consumer_connect");
+    ARCHON_MPI(archon_join_job(kArchonRole, peer.c_str(), members.data(), &own));
+  }
+  own_ = MpiComm(own);
+  ARCHON_MPI(MPI_Comm_rank(own, &rank_));
+  ARCHON_MPI(MPI_Comm_size(own, &size_));
+  check_roles(members, peer);
+  peer_leader_ =
+      archon_first_of_role(members.data(), static_cast<int>(members.size()), peer.c_str());
+
   MPI_Comm local = MPI_COMM_NULL;
-  ARCHON_MPI(
-      MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local));
+  ARCHON_MPI(MPI_Comm_split_type(own, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local));
   const MpiComm owned(local);
   ARCHON_MPI(MPI_Comm_size(local, &local_size_));
   ranks_sharing_cores_ = count_ranks_with_my_affinity(local, local_size_);
@@ -86,6 +150,7 @@ MpiEnvironment::~MpiEnvironment() {
   // While unwinding, peers may wait in a collective that this rank will never enter.
   if (std::uncaught_exceptions() > 0) return;
   Progress::instance().stop();
+  own_ = MpiComm();
   MPI_Finalize();
 }
 
@@ -103,7 +168,9 @@ void MpiEnvironment::abort(const std::string& message, int exit_code) {
   std::fflush(stdout);
   std::fputs(message.c_str(), stderr);
   std::fflush(stderr);
-  if (size_ > 1) MPI_Abort(MPI_COMM_WORLD, exit_code);
+  int job_size = 1;
+  MPI_Comm_size(MPI_COMM_WORLD, &job_size);
+  if (job_size > 1) MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::_Exit(exit_code);
 }
 

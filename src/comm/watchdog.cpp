@@ -123,6 +123,11 @@ Watchdog::~Watchdog() {
   sigaction(SIGTERM, &thread_->before, nullptr);
 }
 
+void Watchdog::begin_work(int rank) {
+  own_rank = rank;
+  standing.operation = nullptr;
+}
+
 OrderlyEnd::OrderlyEnd() { end_is_orderly = true; }
 OrderlyEnd::~OrderlyEnd() { end_is_orderly = false; }
 bool OrderlyEnd::asked() const { return asked_to_end.load(); }

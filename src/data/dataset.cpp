@@ -92,8 +92,9 @@ void check_field(const std::string& path, int64_t begin, const Sequence& sequenc
 int64_t Sequence::targets() const { return loss_mask.sum().item<int64_t>(); }
 
 TokenDataset::TokenDataset(const std::string& path, int64_t vocab_size,
-                           std::vector<std::string> fields)
+                           std::vector<std::string> fields, const std::string& beside)
     : file_(h5::File::open(path)), vocab_size_(vocab_size), fields_(std::move(fields)) {
+  if (!beside.empty()) beside_.emplace(h5::File::open(beside));
   constexpr const char* kNeeded =
       "a token dataset consists of /input_ids [T] and /cu_seqlens [N+1], see docs/file-formats.md";
   const h5::DatasetInfo ids = require(file_, "/input_ids", kNeeded);
@@ -109,15 +110,21 @@ TokenDataset::TokenDataset(const std::string& path, int64_t vocab_size,
   }
   for (const std::string name : kPerSequence)
     if (file_.has("/" + name)) check_entries(file_, "/" + name, size(), "sequence");
+  if (file_.has("/rewards")) rewards_ = file_.read("/rewards", at::kDouble);
   for (const std::string name : kPerToken)
     if (file_.has("/" + name)) check_entries(file_, "/" + name, tokens(), "token");
   for (const std::string& name : fields_) {
+    const h5::File& file = holder(name);
     const h5::DatasetInfo info =
-        require(file_, "/" + name, "the loss asked for needs it, one value per token");
-    check_entries(file_, "/" + name, tokens(), "token");
-    ARCHON_VALIDATE(at::isFloatingType(info.dtype), "{}: /{} holds {}; it must hold float32", path,
-                    name, at::toString(info.dtype));
+        require(file, "/" + name, "the loss asked for needs it, one value per token");
+    check_entries(file, "/" + name, tokens(), "token");
+    ARCHON_VALIDATE(at::isFloatingType(info.dtype), "{}: /{} holds {}; it must hold float32",
+                    file.path(), name, at::toString(info.dtype));
   }
+}
+
+const h5::File& TokenDataset::holder(const std::string& field) const {
+  return beside_ && beside_->has("/" + field) ? *beside_ : file_;
 }
 
 Sequence TokenDataset::read(int64_t sequence) const {
@@ -143,7 +150,7 @@ Sequence TokenDataset::read(int64_t sequence) const {
   }
   for (const std::string& name : fields_) {
     result.fields[name] = own(window_.fields.at(name));
-    check_field(path(), cu_seqlens_[sequence], result, name);
+    check_field(holder(name).path(), cu_seqlens_[sequence], result, name);
   }
   return result;
 }
@@ -193,7 +200,7 @@ void TokenDataset::load_window(int64_t begin, int64_t end) const {
   window.tokens = file_.read_rows("/input_ids", begin, count, at::kLong);
   if (has_loss_mask_) window.loss_mask = file_.read_rows("/loss_mask", begin, count, at::kLong);
   for (const std::string& name : fields_)
-    window.fields[name] = file_.read_rows("/" + name, begin, count, at::kFloat);
+    window.fields[name] = holder(name).read_rows("/" + name, begin, count, at::kFloat);
   window_ = std::move(window);
 }
 

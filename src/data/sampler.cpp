@@ -29,18 +29,25 @@ uint64_t draw_below(uint64_t bound, std::mt19937_64& generator) {
 
 }  // namespace
 
-Sampler::Sampler(int64_t sequences, int64_t batch_sequences, bool shuffle, uint64_t seed)
-    : sequences_(sequences), batch_sequences_(batch_sequences), shuffle_(shuffle), seed_(seed) {
+Sampler::Sampler(int64_t sequences, int64_t batch_sequences, bool shuffle, uint64_t seed,
+                 int64_t unit)
+    : unit_(unit),
+      units_(sequences / unit),
+      batch_units_(batch_sequences == 0 ? units_ : batch_sequences / unit),
+      shuffle_(shuffle),
+      seed_(seed) {
   ARCHON_VALIDATE(sequences >= 1, "{} sequences to draw from; a batch needs at least one",
                   sequences);
   ARCHON_VALIDATE(batch_sequences >= 0,
                   "{} sequences per batch; give a positive number, or 0 for the whole file",
                   batch_sequences);
-  if (batch_sequences == 0) batch_sequences_ = sequences;
+  ARCHON_VALIDATE(sequences % unit == 0 && batch_sequences % unit == 0,
+                  "{} sequences, {} per batch, are to be taken {} at a time; give multiples of it",
+                  sequences, batch_sequences, unit);
 }
 
 int64_t Sampler::steps_per_epoch() const {
-  return sequences_ / batch_sequences_ + (sequences_ % batch_sequences_ != 0 ? 1 : 0);
+  return units_ / batch_units_ + (units_ % batch_units_ != 0 ? 1 : 0);
 }
 
 std::vector<int64_t> Sampler::batch(int64_t step) const {
@@ -49,17 +56,21 @@ std::vector<int64_t> Sampler::batch(int64_t step) const {
     cached_order_ = order(epoch(step));
     cached_epoch_ = epoch(step);
   }
-  const int64_t begin = (step - 1) % steps_per_epoch() * batch_sequences_;
-  const int64_t end = begin + std::min(batch_sequences_, sequences_ - begin);
-  return {cached_order_.begin() + begin, cached_order_.begin() + end};
+  const int64_t begin = (step - 1) % steps_per_epoch() * batch_units_;
+  const int64_t end = begin + std::min(batch_units_, units_ - begin);
+  std::vector<int64_t> sequences;
+  for (int64_t i = begin; i < end; ++i)
+    for (int64_t member = 0; member < unit_; ++member)
+      sequences.push_back(cached_order_[i] * unit_ + member);
+  return sequences;
 }
 
 std::vector<int64_t> Sampler::order(int64_t epoch) const {
-  std::vector<int64_t> order(sequences_);
+  std::vector<int64_t> order(units_);
   std::iota(order.begin(), order.end(), 0);
   if (!shuffle_) return order;
   std::mt19937_64 generator(mix(mix(seed_) + static_cast<uint64_t>(epoch)));
-  for (int64_t last = sequences_ - 1; last > 0; --last)  // Fisher-Yates
+  for (int64_t last = units_ - 1; last > 0; --last)  // Fisher-Yates
     std::swap(order[last], order[draw_below(static_cast<uint64_t>(last) + 1, generator)]);
   return order;
 }

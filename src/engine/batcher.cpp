@@ -2,6 +2,8 @@
 
 #include <c10/core/ScalarType.h>
 
+#include <iterator>
+
 #include "archon/base/activity.hpp"
 #include "archon/base/error.hpp"
 #include "archon/data/packing.hpp"
@@ -15,9 +17,9 @@ constexpr int64_t kGroupMicroBatches = 8;
 }  // namespace
 
 Batcher::Batcher(const RunOptions& options, const std::string& data, const DecoderConfig& config,
-                 const Mesh& mesh, std::vector<std::string> fields)
-    : dataset_(data, config.vocab_size, fields),
-      fields_(std::move(fields)),
+                 const Mesh& mesh, DataNeeds needs)
+    : dataset_(data, config.vocab_size, needs.fields, needs.beside),
+      needs_(std::move(needs)),
       flop_(config),
       micro_batch_tokens_(options.micro_batch_tokens),
       padding_multiple_(padding_multiple(config.hidden_size, c10::elementSize(options.dtype),
@@ -39,11 +41,13 @@ double Batcher::flop(const std::vector<int64_t>& sequences) const {
 
 std::vector<PackedBatch> Batcher::load(const std::vector<int64_t>& sequences) const {
   const ActivityScope reading(Activity::data, "data");
-  std::vector<int64_t> lengths;
-  std::vector<double> costs;
-  for (const int64_t sequence : sequences) {
-    lengths.push_back(dataset_.length(sequence));
-    costs.push_back(flop_.of_sequence(lengths.back()));
+  const int64_t unit = needs_.unit;
+  std::vector<int64_t> lengths(sequences.size() / unit, 0);
+  std::vector<double> costs(lengths.size(), 0);
+  for (std::size_t i = 0; i < lengths.size() * unit; ++i) {
+    const int64_t length = dataset_.length(sequences[i]);
+    lengths[i / unit] += length;
+    costs[i / unit] += flop_.of_sequence(length);
   }
   const MicroBatchPlan plan =
       plan_micro_batches(lengths, costs, micro_batch_tokens_, mesh_.shape().dp);
@@ -51,9 +55,11 @@ std::vector<PackedBatch> Batcher::load(const std::vector<int64_t>& sequences) co
   std::vector<PackedBatch> batches;
   for (const std::vector<int64_t>& members : plan[mesh_.dp_rank()]) {
     std::vector<Sequence> packed;
-    packed.reserve(members.size());
-    for (const int64_t member : members) packed.push_back(dataset_.read(sequences[member]));
-    batches.push_back(pack(packed, padding_multiple_, fields_));
+    packed.reserve(members.size() * unit);
+    for (const int64_t member : members)
+      for (int64_t i = member * unit; i < (member + 1) * unit; ++i)
+        packed.push_back(dataset_.read(sequences[i]));
+    batches.push_back(pack(packed, padding_multiple_, needs_.fields));
   }
   return batches;
 }
@@ -65,7 +71,8 @@ void Batcher::for_each(const std::function<void(const PackedBatch&)>& visit) con
   for (int64_t sequence = 0; sequence < dataset_.size(); ++sequence) {
     group.push_back(sequence);
     tokens += dataset_.length(sequence);
-    if (tokens < group_tokens && sequence + 1 < dataset_.size()) continue;
+    const bool full = tokens >= group_tokens && std::ssize(group) % needs_.unit == 0;
+    if (!full && sequence + 1 < dataset_.size()) continue;
     for (const PackedBatch& batch : load(group)) visit(batch);
     group.clear();
     tokens = 0;

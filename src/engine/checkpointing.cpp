@@ -1,5 +1,7 @@
 #include "archon/engine/checkpointing.hpp"
 
+#include <algorithm>
+
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/base/save_signal.hpp"
@@ -22,7 +24,6 @@ Checkpointing::Checkpointing(const TrainOptions& options, const LoadedModel& loa
                              const std::string& resumed_from)
     : options_(options.save),
       folder_(options.output + "/checkpoints"),
-      last_step_(options.steps),
       mesh_(mesh),
       progress_(progress),
       writer_(folder_, options.save.checkpoint, *loaded.model, optimizer, loaded.spec->adapter,
@@ -40,16 +41,25 @@ int64_t Checkpointing::wish() {
 }
 
 void Checkpointing::after_step(int64_t step, int64_t wish, const std::function<Json()>& state) {
+  unsaved_ = step;
+  const bool due_by_steps = options_.every > 0 && step % options_.every == 0;
+  answer(step, std::max(wish, due_by_steps ? kSave : kNothing), state);
+}
+
+void Checkpointing::while_waiting(int64_t step, int64_t wish, const std::function<Json()>& state) {
+  answer(step, wish, state);
+}
+
+void Checkpointing::answer(int64_t step, int64_t wish, const std::function<Json()>& state) {
   tell(writer_.poll());
   ended_ = wish == kSaveAndEnd;
   if (ended_) orderly_end_->begin();
-  const bool due = wish != kNothing || (options_.every > 0 && step % options_.every == 0) ||
-                   (step == last_step_ && options_.planned());
-  if (due) save(step, state);
+  if (wish != kNothing && unsaved_ == step) save(step, state);
 }
 
 void Checkpointing::save(int64_t step, const std::function<Json()>& state) {
   tell(writer_.finish());
+  unsaved_ = 0;
   begin_ = Clock::now();
   const CheckpointResult result = writer_.save(step, state());
   seconds_paused_ = seconds_since(begin_);
@@ -73,7 +83,8 @@ void Checkpointing::tell(const CheckpointResult& result) {
   if (mesh_.world().rank() == 0) prune_checkpoints(folder_, options_.keep);
 }
 
-void Checkpointing::finish() {
+void Checkpointing::finish(const std::function<Json()>& state) {
+  if (unsaved_ > 0 && options_.planned()) save(unsaved_, state);
   tell(writer_.finish());
   orderly_end_.reset();
 }

@@ -15,23 +15,28 @@ EvalResult evaluate(const LoadedModel& loaded, const Mesh& mesh, const Batcher& 
                     const Objective& objective) {
   const c10::NoGradGuard no_grad;
   EvalResult result{0, batcher.dataset().size(), batcher.dataset().tokens(), 0};
-  double sum = 0;
+  double sum = 0, size = 0;
   int64_t targets = 0;
   batcher.for_each([&](const PackedBatch& batch) {
     sum += objective(*loaded.model, mesh, batch, /*scale=*/1.0).share;
+    size += objective.size(batch);
     targets += batch.targets;
   });
   result.targets = mesh.dp().all_reduce(targets);
   sum = mesh.shard_group().all_reduce(sum);
-  if (result.targets > 0) result.loss = sum / static_cast<double>(result.targets);
+  size = mesh.dp().all_reduce(size);
+  if (size > 0) result.loss = sum / size;
   return result;
 }
 
 void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json_out) {
-  const Mesh mesh(resolve_mesh_shape(options.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  const Mesh mesh(resolve_mesh_shape(options.mesh, mpi.world_size()), mpi.world());
   const LoadedModel loaded = load_model(options.model, mesh, options.dtype, options.memory);
-  const Objective objective{loaded.model->config().critic ? LossKind::critic : LossKind::sft};
-  const Batcher batcher(options, options.data, loaded.model->config(), mesh, objective.fields());
+  LossOptions loss;
+  loss.kind = loaded.model->config().critic ? LossKind::critic : LossKind::sft;
+  const Objective objective(loss);
+  const Batcher batcher(options, options.data, loaded.model->config(), mesh,
+                        {.fields = objective.fields()});
   const auto start = std::chrono::steady_clock::now();
   const EvalResult result = evaluate(loaded, mesh, batcher, objective);
   const double seconds =

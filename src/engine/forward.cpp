@@ -1,7 +1,5 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
 #include "archon/base/error.hpp"
@@ -11,6 +9,7 @@
 #include "archon/data/gather.hpp"
 #include "archon/engine/batcher.hpp"
 #include "archon/engine/loaded_model.hpp"
+#include "archon/engine/model_outputs.hpp"
 #include "archon/engine/objective.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/io/new_hdf5_file.hpp"
@@ -18,14 +17,6 @@
 
 namespace archon {
 namespace {
-
-/// Position-aligned [T] (entry t predicts token t+1) to token-aligned: shifted by one. The last
-/// entry of a sequence is 0, so first tokens come out as 0.
-at::Tensor token_aligned(const at::Tensor& x) {
-  at::Tensor shifted = at::zeros_like(x);
-  shifted.narrow(0, 1, x.size(0) - 1).copy_(x.narrow(0, 0, x.size(0) - 1));
-  return shifted;
-}
 
 /// Logits of the whole vocabulary for this cp slice: [T/cp, vocabulary].
 at::Tensor gather_logits(const at::Tensor& local, const Model& model, const Mesh& mesh) {
@@ -83,9 +74,7 @@ class ForwardRun {
   }
 
   void process(const PackedBatch& batch, TokenOutputs& outputs) {
-    TokenPlaces places{batch.cu_seqlens, {}};
-    for (const int64_t sequence : batch.sequences)
-      places.file_rows.push_back(batcher_.dataset().cu_seqlens()[sequence]);
+    const TokenPlaces places = places_in_file(batch, batcher_.dataset());
     const PackedBatch slice = ulysses_slice_inputs(batch, mesh_.cp_rank(), mesh_.shape().cp);
 
     ActivationCollector collector(mesh_);
@@ -102,24 +91,20 @@ class ForwardRun {
 
   void write_distributions(const at::Tensor& share, const PackedBatch& slice,
                            const TokenPlaces& places, TokenOutputs& outputs) {
-    at::Tensor hidden = at::empty({slice.tokens.size(0), share.size(1)}, share.options());
-    mesh_.tp().all_gather(hidden, share.contiguous());
-    const VocabParallelHead head = vocab_parallel_head(*loaded_.model, mesh_, options_.temperature);
+    const at::Tensor hidden = hidden_of_slice(share, mesh_);
     if (options_.logprobs || options_.entropy) {
-      const LogProbs result =
-          vocab_parallel_log_probs(hidden, head, slice.labels, options_.entropy);
-      const auto whole = [&](const at::Tensor& x) {
-        return token_aligned(ulysses_gather_output(x, mesh_.cp()));
-      };
-      if (options_.logprobs) outputs.write("/logprobs", whole(result.log_probs), places);
-      if (options_.entropy) outputs.write("/entropy", whole(result.entropy), places);
+      const LogProbs result = stream_log_probs(hidden, slice, *loaded_.model, mesh_,
+                                               options_.temperature, options_.entropy);
+      if (options_.logprobs) outputs.write("/logprobs", result.log_probs, places);
+      if (options_.entropy) outputs.write("/entropy", result.entropy, places);
     }
-    if (options_.logits)
-      outputs.write(
-          "/logits",
-          ulysses_gather_output(gather_logits(local_logits(hidden, head), *loaded_.model, mesh_),
-                                mesh_.cp()),
-          places);
+    if (options_.logits) {
+      const at::Tensor local =
+          local_logits(hidden, vocab_parallel_head(*loaded_.model, mesh_, options_.temperature));
+      outputs.write("/logits",
+                    ulysses_gather_output(gather_logits(local, *loaded_.model, mesh_), mesh_.cp()),
+                    places);
+    }
   }
 
   const ForwardOptions& options_;
@@ -132,7 +117,7 @@ class ForwardRun {
 }  // namespace
 
 void run_forward(const ForwardOptions& options, MpiEnvironment& mpi) {
-  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), mpi.world());
   ForwardRun(options, mesh).run();
   log::info("wrote {}", options.output);
 }

@@ -1,65 +1,162 @@
 #include "archon/engine/objective.hpp"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/where.h>
 
+#include <utility>
+
 #include "archon/base/error.hpp"
 #include "archon/base/trace.hpp"
-#include "archon/loss/critic.hpp"
+#include "archon/checkpoint/token_outputs.hpp"
 #include "archon/parallel/collectives.hpp"
 #include "archon/parallel/linear.hpp"
 
 namespace archon {
 namespace {
 
-MicroBatchLoss sft_loss(const at::Tensor& hidden, const Model& model, const Mesh& mesh,
-                        const PackedBatch& slice, double scale) {
-  const TraceSpan span("loss");
-  const at::Tensor weights = slice.target_mask.to(at::kFloat).mul(scale);
-  const at::Tensor loss =
-      linear_cross_entropy(differentiable::all_gather(hidden, mesh.tp()),
-                           vocab_parallel_head(model, mesh), slice.labels, weights);
+/// Labels of the targets alone: no other token's log-probability is computed.
+at::Tensor target_labels(const PackedBatch& slice) {
+  return at::where(slice.target_mask, slice.labels, kNoLabel);
+}
+
+/// The loss of one micro-batch in the making: everything that its parts look at.
+struct Terms {
+  const LossOptions& options;
+  const Model& model;
+  const Mesh& mesh;
+  const PackedBatch& batch;  // whole stream
+  const PackedBatch& slice;  // this cp rank's
+  double scale;
+  LossStatistics* statistics;
+
+  VocabParallelHead head() const { return vocab_parallel_head(model, mesh, options.temperature); }
+  /// Of the whole stream, before the division by what the global batch counts.
+  at::Tensor weights() const {
+    return token_weights(batch.target_mask, batch.cu_seqlens, options.aggregate, {1, 1},
+                         options.length_divisor);
+  }
+  /// This cp rank's part of [T].
+  at::Tensor mine(const at::Tensor& stream) const {
+    const int64_t tokens = slice.tokens.size(0);
+    return stream.narrow(0, mesh.cp_rank() * tokens, tokens);
+  }
+  /// A per-token loss of the whole stream, known to every cp rank, as the loss of this rank's
+  /// tokens.
+  MicroBatchLoss own_share(const at::Tensor& of_tokens) const {
+    const at::Tensor loss = mine(of_tokens).sum().mul(scale).view({1});
+    return {loss, loss.item<double>()};
+  }
+};
+
+MicroBatchLoss sft_loss(const at::Tensor& hidden, const Terms& terms) {
+  const at::Tensor weights = terms.mine(terms.weights()).mul(terms.scale).to(at::kFloat);
+  const at::Tensor loss = linear_cross_entropy(differentiable::all_gather(hidden, terms.mesh.tp()),
+                                               terms.head(), terms.slice.labels, weights);
   return {loss, loss.item<double>()};
 }
 
-MicroBatchLoss critic_loss(const at::Tensor& hidden, const Model& model, const Mesh& mesh,
-                           const PackedBatch& slice, double scale, double eps_clip) {
-  const TraceSpan span("loss");
+MicroBatchLoss critic_objective(const at::Tensor& hidden, const Terms& terms) {
+  // Each rank has the values of its own tokens: token block cp_rank · tp + tp_rank.
   const int64_t tokens = hidden.size(0);
-  const auto mine = [&](const at::Tensor& x) {
-    return x.narrow(0, mesh.tp_rank() * tokens, tokens);
-  };
-  const at::Tensor loss =
-      critic_loss_sum(critic_values(model, hidden), mine(slice.fields.at("old_values")),
-                      mine(slice.fields.at("returns")), mine(slice.target_mask), eps_clip)
-          .mul(scale);
-  return {loss, mesh.tp().all_reduce(loss.item<double>())};
+  const int64_t begin = terms.mesh.model_parallel().rank() * tokens;
+  const auto mine = [&](const at::Tensor& x) { return x.narrow(0, begin, tokens); };
+  const auto field = [&](const char* name) { return mine(terms.batch.fields.at(name)); };
+  const CriticBatch batch{critic_values(terms.model, hidden), field("old_values"), field("returns"),
+                          mine(terms.batch.target_mask)};
+  const CriticLoss result = critic_loss(batch, terms.options.critic);
+  if (terms.statistics != nullptr) {
+    const auto whole = [&](const at::Tensor& x) { return whole_stream(x.detach(), terms.mesh); };
+    add_critic_statistics(*terms.statistics,
+                          {whole(batch.values), terms.batch.fields.at("old_values"),
+                           terms.batch.fields.at("returns"), terms.batch.target_mask},
+                          {whole(result.loss), whole(result.clipped)}, terms.options.critic);
+  }
+  const at::Tensor loss = (mine(terms.weights()) * result.loss).sum().mul(terms.scale).view({1});
+  return {loss, terms.mesh.tp().all_reduce(loss.item<double>())};
 }
 
-/// Ratios of whole sequences need the log-probabilities of the whole stream; each cp rank's loss is
-/// that of its own tokens.
-MicroBatchLoss policy_gradient_loss(const at::Tensor& hidden, const Model& model, const Mesh& mesh,
-                                    const PackedBatch& batch, const PackedBatch& slice,
-                                    double scale, const Objective& objective) {
-  const TraceSpan span("loss");
-  const at::Tensor mine = vocab_parallel_log_probs(differentiable::all_gather(hidden, mesh.tp()),
-                                                   vocab_parallel_head(model, mesh), slice.labels)
-                              .log_probs;
-  const at::Tensor& behaviour = batch.fields.at("logprobs");
-  const PolicyBatch policy_batch{
-      differentiable::all_gather(mine, mesh.cp()),
-      objective.proximal_is_behaviour ? behaviour : batch.fields.at("prox_logprobs"),
-      behaviour,
-      batch.fields.at("advantages"),
-      batch.target_mask,
-      batch.cu_seqlens};
-  const int64_t tokens = mine.size(0);
-  const at::Tensor loss = policy_loss(policy_batch, objective.policy)
-                              .narrow(0, mesh.cp_rank() * tokens, tokens)
-                              .sum()
-                              .mul(scale)
-                              .view({1});
+/// Whole sequences need the log-probabilities of the whole stream, on every cp rank.
+at::Tensor whole(const at::Tensor& slice, const Terms& terms) {
+  return slice.defined() ? differentiable::all_gather(slice, terms.mesh.cp()) : slice;
+}
+
+MicroBatchLoss policy_gradient_loss(const at::Tensor& hidden, const Terms& terms) {
+  const LossOptions& options = terms.options;
+  const bool with_entropy = options.entropy_coefficient > 0 || terms.statistics != nullptr;
+  const LogProbs own =
+      vocab_parallel_log_probs(differentiable::all_gather(hidden, terms.mesh.tp()), terms.head(),
+                               target_labels(terms.slice), with_entropy);
+  const auto& fields = terms.batch.fields;
+  const auto field = [&](const char* name) {
+    const auto found = fields.find(name);
+    return found == fields.end() ? at::Tensor() : found->second;
+  };
+  const at::Tensor behaviour = field("logprobs"), reference = field("ref_logprobs");
+  const at::Tensor proximal =
+      options.proximal == Proximal::behaviour ? behaviour : field("prox_logprobs");
+  const PolicyBatch batch{whole(own.log_probs, terms), proximal,
+                          behaviour,                   field("advantages"),
+                          terms.batch.target_mask,     terms.batch.cu_seqlens};
+  const at::Tensor entropy = whole(own.entropy, terms);
+  const PolicyLoss policy = policy_loss(batch, options.policy);
+  if (terms.statistics != nullptr)
+    add_policy_statistics(*terms.statistics, batch, policy, options.policy, entropy, reference);
+
+  at::Tensor loss = policy.loss;
+  if (options.kl_in_loss())
+    loss = loss + options.kl_coefficient *
+                      kl_estimate(batch.log_probs, reference, batch.mask, options.kl_estimator);
+  if (options.entropy_coefficient > 0) loss = loss - options.entropy_coefficient * entropy;
+  return terms.own_share(loss * terms.weights());
+}
+
+MicroBatchLoss preference_loss(const at::Tensor& hidden, const Terms& terms) {
+  const LogProbs own =
+      vocab_parallel_log_probs(differentiable::all_gather(hidden, terms.mesh.tp()), terms.head(),
+                               target_labels(terms.slice));
+  const DpoLoss result =
+      dpo_loss({whole(own.log_probs, terms), terms.batch.fields.at("ref_logprobs"),
+                terms.batch.target_mask, terms.batch.cu_seqlens},
+               terms.options.dpo);
+  if (terms.statistics != nullptr) add_dpo_statistics(*terms.statistics, result);
+  // A pair's loss belongs to no token in particular: the first cp rank counts it.
+  const double share = terms.mesh.cp_rank() == 0 ? terms.scale : 0.0;
+  const at::Tensor loss = result.loss.sum().mul(share).view({1});
   return {loss, loss.item<double>()};
+}
+
+MicroBatchLoss loss_of(const at::Tensor& hidden, const Terms& terms) {
+  const TraceSpan span("loss");
+  switch (terms.options.kind) {
+    case LossKind::sft:
+      return sft_loss(hidden, terms);
+    case LossKind::critic:
+      return critic_objective(hidden, terms);
+    case LossKind::dpo:
+      return preference_loss(hidden, terms);
+    default:
+      return policy_gradient_loss(hidden, terms);
+  }
+}
+
+/// What a loss implies about its options.
+LossOptions completed(LossOptions options) {
+  PolicyLossOptions& policy = options.policy;
+  policy.eps_clip_higher =
+      options.eps_clip_higher < 0 ? policy.eps_clip : options.eps_clip_higher;
+  if (options.kind == LossKind::gspo) options.policy.sequence_ratio = true;
+  if (options.kind == LossKind::sapo) options.policy.surrogate = Surrogate::sapo;
+  const bool with_values = options.kind == LossKind::ppo || options.kind == LossKind::critic;
+  options.advantages.norm =
+      options.reward_norm.value_or(with_values ? RewardNorm::none : RewardNorm::group);
+  options.advantages.kl_coefficient = options.kl_in_reward ? options.kl_coefficient : 0;
+  options.advantages.kl_estimator = options.kl_estimator;
+  validate(options.policy);
+  validate(options.critic);
+  validate(options.dpo);
+  validate(options.advantages);
+  return options;
 }
 
 }  // namespace
@@ -72,28 +169,37 @@ std::string to_string(LossKind kind) {
       return "critic";
     case LossKind::grpo:
       return "grpo";
+    case LossKind::ppo:
+      return "ppo";
     case LossKind::gspo:
       return "gspo";
+    case LossKind::sapo:
+      return "sapo";
+    case LossKind::dpo:
+      return "dpo";
   }
   return "";
 }
 
-Objective make_objective(const TrainOptions& options) {
-  Objective objective{options.loss, options.value_eps_clip, options.policy,
-                      options.proximal_is_behaviour};
-  if (options.loss == LossKind::gspo) objective.policy.sequence_ratio = true;
-  return objective;
+bool LossOptions::is_policy_gradient() const {
+  return kind == LossKind::grpo || kind == LossKind::ppo || kind == LossKind::gspo ||
+         kind == LossKind::sapo;
 }
 
+Objective::Objective(LossOptions given) : options(completed(std::move(given))) {}
+
 std::vector<std::string> Objective::fields() const {
-  if (kind == LossKind::critic) return {"old_values", "returns"};
-  if (kind == LossKind::sft) return {};
-  if (proximal_is_behaviour) return {"logprobs", "advantages"};
-  return {"logprobs", "prox_logprobs", "advantages"};
+  if (options.kind == LossKind::critic) return {"old_values", "returns"};
+  if (options.kind == LossKind::dpo) return {"ref_logprobs"};
+  if (options.kind == LossKind::sft) return {};
+  std::vector<std::string> fields = {"logprobs", "advantages"};
+  if (options.proximal != Proximal::behaviour) fields.push_back("prox_logprobs");
+  if (options.kl_in_loss()) fields.push_back("ref_logprobs");
+  return fields;
 }
 
 void Objective::validate(const DecoderConfig& config) const {
-  if (kind == LossKind::critic)
+  if (options.kind == LossKind::critic)
     ARCHON_VALIDATE(config.critic,
                     "--loss critic needs a model with a score head (architecture "
                     "*ForTokenClassification); this one predicts tokens");
@@ -103,18 +209,22 @@ void Objective::validate(const DecoderConfig& config) const {
                     "with --loss critic, or ask `forward` for --what values");
 }
 
+double Objective::size(const PackedBatch& batch) const {
+  if (options.kind == LossKind::dpo) return static_cast<double>(batch.sequences.size() / unit());
+  const BatchCounts counts = count_batch(batch.target_mask, batch.cu_seqlens);
+  return static_cast<double>(options.aggregate == Aggregate::token_mean ? counts.targets
+                                                                        : counts.sequences);
+}
+
 MicroBatchLoss Objective::operator()(Model& model, const Mesh& mesh, const PackedBatch& batch,
-                                     double scale, ActivationObserver* observer) const {
+                                     double scale, ActivationObserver* observer,
+                                     LossStatistics* statistics) const {
   const TraceSpan span("forward");
   const PackedBatch slice = ulysses_slice_inputs(batch, mesh.cp_rank(), mesh.shape().cp);
+  const Terms terms{options, model, mesh, batch, slice, scale, statistics};
   MicroBatchLoss result;
   const auto tail = [&](const at::Tensor& hidden) {
-    if (kind == LossKind::sft)
-      result = sft_loss(hidden, model, mesh, slice, scale);
-    else if (kind == LossKind::critic)
-      result = critic_loss(hidden, model, mesh, slice, scale, value_eps_clip);
-    else
-      result = policy_gradient_loss(hidden, model, mesh, batch, slice, scale, *this);
+    result = loss_of(hidden, terms);
     return result.loss;
   };
   result.loss = model.forward(model_input(slice), tail, observer);

@@ -45,10 +45,16 @@ void Progress::update(int64_t step, double loss, double tokens_per_second, doubl
   const double done = static_cast<double>(step - first_step_ + 1);
   const double elapsed = std::chrono::duration<double>(now - start_).count();
   const double left = elapsed / done * static_cast<double>(last_step_ - step);
+  const bool open_ended = last_step_ == 0;
   const std::string status = fmt::format(
-      "step {}/{}  loss {:.4f}  {:.0f} tokens/s  {:.0f} % of peak  {} left", step, last_step_, loss,
-      tokens_per_second, 100 * gemm_peak_share, format_duration(left));
-  if (terminal_) {
+      "step {}{}  loss {:.4f}  {:.0f} tokens/s  {:.0f} % of peak{}", step,
+      open_ended ? "" : fmt::format("/{}", last_step_), loss, tokens_per_second,
+      100 * gemm_peak_share,
+      open_ended ? "" : fmt::format("  {} left", format_duration(left)));
+  if (terminal_ && open_ended) {
+    fmt::print(stderr, "\r\033[K{}", status);
+    line_open_ = true;
+  } else if (terminal_) {
     const auto filled = static_cast<int>(kBarWidth * step / last_step_);
     fmt::print(stderr, "\r\033[K[{:#<{}}{:-<{}}] {}", "", filled, "", kBarWidth - filled, status);
     line_open_ = true;

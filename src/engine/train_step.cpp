@@ -1,5 +1,8 @@
 #include "archon/engine/train_step.hpp"
 
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
 #include <fnmatch.h>
 
 #include <algorithm>
@@ -9,6 +12,7 @@
 #include "archon/base/log.hpp"
 #include "archon/base/trace.hpp"
 #include "archon/comm/watchdog.hpp"
+#include "archon/loss/advantages.hpp"
 #include "archon/optim/clip.hpp"
 #include "archon/optim/gradients.hpp"
 
@@ -50,19 +54,45 @@ int64_t global_targets(const std::vector<PackedBatch>& batches, const Mesh& mesh
   return mesh.dp().all_reduce(targets);
 }
 
+/// What the sum over the global batch is multiplied with.
+double global_scale(const std::vector<PackedBatch>& batches, const Objective& objective,
+                    const Mesh& mesh) {
+  double size = 0;
+  for (const PackedBatch& batch : batches) size += objective.size(batch);
+  return 1.0 / std::max(mesh.dp().all_reduce(size), 1.0);
+}
+
+/// Rewards of the global batch's sequences, and the lengths of their answers.
+void add_sequence_statistics(LossStatistics& statistics, const TokenDataset& dataset,
+                             const std::vector<PackedBatch>& batches) {
+  std::vector<int64_t> sequences;
+  std::vector<double> lengths;
+  for (const PackedBatch& batch : batches) {
+    sequences.insert(sequences.end(), batch.sequences.begin(), batch.sequences.end());
+    const at::Tensor targets = answer_lengths(batch.target_mask, batch.cu_seqlens);
+    const double* begin = targets.const_data_ptr<double>();
+    lengths.insert(lengths.end(), begin, begin + targets.numel());
+  }
+  const at::Tensor all = at::ones({static_cast<int64_t>(sequences.size())}, at::kBool);
+  statistics.add_range("answer_length", at::tensor(lengths, at::kDouble), all);
+  if (dataset.rewards().defined())
+    statistics.add_range("reward",
+                         dataset.rewards().index_select(0, at::tensor(sequences, at::kLong)), all);
+}
+
 /// Runs every micro-batch forward and backward; returns the loss of the global batch.
-double accumulate_gradients(const TrainOptions& options, const LoadedModel& loaded,
-                            const Mesh& mesh, const std::vector<PackedBatch>& batches,
-                            int64_t targets, const StepPlaces& places, GoldenRecorder* recorder) {
-  const Objective objective = make_objective(options);
-  const double scale = 1.0 / static_cast<double>(std::max<int64_t>(targets, 1));
+double accumulate_gradients(const TrainOptions& options, const Objective& objective,
+                            const LoadedModel& loaded, const Mesh& mesh,
+                            const std::vector<PackedBatch>& batches, const StepPlaces& places,
+                            LossStatistics& statistics, GoldenRecorder* recorder) {
+  const double scale = global_scale(batches, objective, mesh);
   const bool record_activations = recorder != nullptr && options.record.activations;
   if (record_activations) recorder->begin_activations(places.tokens());
   double loss = 0;
   for (const PackedBatch& batch : batches) {
     ActivationCollector collector(mesh);
-    const MicroBatchLoss part =
-        objective(*loaded.model, mesh, batch, scale, record_activations ? &collector : nullptr);
+    const MicroBatchLoss part = objective(*loaded.model, mesh, batch, scale,
+                                          record_activations ? &collector : nullptr, &statistics);
     {
       const TraceSpan span("backward");
       part.loss.backward();
@@ -107,9 +137,10 @@ std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, Model& mo
   return make_adamw(std::move(tensors), options.adamw);
 }
 
-StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
-                      const Batcher& batcher, Optimizer& optimizer,
-                      const std::vector<int64_t>& sequences, double lr, GoldenRecorder* recorder) {
+StepResult train_step(const TrainOptions& options, const Objective& objective,
+                      const LoadedModel& loaded, const Mesh& mesh, const Batcher& batcher,
+                      Optimizer& optimizer, const std::vector<int64_t>& sequences, double lr,
+                      GoldenRecorder* recorder) {
   Model& model = *loaded.model;
   const auto units = model.units();
   for (ParameterUnit* unit : units) unit->clear_gradients();
@@ -119,8 +150,12 @@ StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, co
   StepResult result;
   result.tokens = places.tokens();
   result.targets = global_targets(batches, mesh);
+  LossStatistics statistics;
   result.loss =
-      accumulate_gradients(options, loaded, mesh, batches, result.targets, places, recorder);
+      accumulate_gradients(options, objective, loaded, mesh, batches, places, statistics, recorder);
+  if (objective.options.kind != LossKind::sft)
+    add_sequence_statistics(statistics, batcher.dataset(), batches);
+  result.statistics = statistics.reduce(mesh.dp());
   const StageScope stage("optimizer step");
   {
     const TraceSpan span("reduce");

@@ -1,10 +1,12 @@
+#include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <optional>
+#include <thread>
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
-#include "archon/data/sampler.hpp"
 #include "archon/engine/checkpointing.hpp"
 #include "archon/engine/evaluate.hpp"
 #include "archon/engine/gemm_peak.hpp"
@@ -17,6 +19,7 @@
 #include "archon/engine/step_meter.hpp"
 #include "archon/engine/train_step.hpp"
 #include "archon/engine/trainer_state.hpp"
+#include "archon/engine/weight_sync.hpp"
 
 namespace archon {
 namespace {
@@ -24,6 +27,9 @@ namespace {
 // What the peak is measured with: large enough to come near it, over in a tenth of a second.
 constexpr int64_t kPeakSize = 768;
 constexpr double kPeakSeconds = 0.03;
+
+// How often a run that waits for data looks for it, and listens to signals.
+constexpr auto kLookForData = std::chrono::milliseconds(200);
 
 /// Of the steps that an option names, those up to `done` were run before.
 void leave_out(const char* option, int64_t done, std::string& file, int64_t& first, int64_t last) {
@@ -33,6 +39,11 @@ void leave_out(const char* option, int64_t done, std::string& file, int64_t& fir
                            : fmt::format("{} is not written", file));
   first = done + 1;
   if (first > last) file.clear();
+}
+
+/// The output folder of the run that a checkpoint is of.
+std::string run_of(const std::string& checkpoint) {
+  return std::filesystem::path(checkpoint).parent_path().parent_path().string();
 }
 
 void append(MetricsRow& row, const StepCost& cost) {
@@ -54,38 +65,38 @@ class Trainer {
       : options_(options),
         mesh_(mesh),
         loaded_(loaded),
-        objective_(make_objective(options)),
-        batcher_(options.run, options.run.data, loaded.model->config(), mesh, objective_.fields()),
-        sampler_(batcher_.dataset().size(), options.batch_sequences, options.shuffle,
-                 options.run.seed),
+        objective_(options.loss),
+        data_(options_, loaded, objective_, mesh),
         optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)),
         meter_(mesh),
         memory_at_start_(memory_at_start),
         gemm_peak_(GemmPeak(options.run.dtype, kPeakSize).measure(mesh.world(), kPeakSeconds)) {
     if (!options_.eval_data.empty())
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
-                            objective_.fields());
-    if (options_.steps == 0) options_.steps = options_.epochs * sampler_.steps_per_epoch();
-    options_.schedule.total_steps = options_.steps;
-    announce();
-    if (!checkpoints.empty()) resume(checkpoints);
+                            DataNeeds{.fields = objective_.fields(), .unit = objective_.unit()});
+    if (checkpoints.empty())
+      begin();
+    else
+      resume(checkpoints);
     if (!options_.record.file.empty())
       recorder_.emplace(options_.record.file, *loaded_.model, loaded_.spec->adapter, mesh_);
     if (mesh_.world().rank() == 0) open_metrics();
   }
 
   /// False when SIGTERM ended it.
-  bool run() {
+  bool run(const MpiEnvironment& mpi) {
     Progress progress(mesh_.world().rank() == 0, position_.step + 1, options_.steps);
-    Profile profile(options_.profile, options_.steps, mesh_);
+    Profile profile(options_.profile, options_.steps > 0 ? options_.steps : INT64_MAX, mesh_);
     Checkpointing checkpoints(options_, loaded_, *optimizer_, mesh_, progress, resumed_from_);
-    while (position_.step < options_.steps && !checkpoints.ended()) {
+    WeightSync sync(options_, loaded_, mesh_, mpi, progress);
+    sync.offer(position_.step);
+    while (!checkpoints.ended() && more(checkpoints)) {
       const int64_t step = position_.step + 1;
       profile.before(step);
       const double lr = options_.schedule.at(step);
-      const std::vector<int64_t> sequences = sampler_.batch(step);
+      const std::vector<int64_t> sequences = data_.batch(step);
       const StepResult result = take_step(step, sequences, lr);
-      const double gflops = batcher_.flop(sequences) * 1e-9 / meter_.seconds();
+      const double gflops = data_.batcher().flop(sequences) * 1e-9 / meter_.seconds();
       const StepCost cost = meter_.gather(checkpoints.wish());
       write_metrics(step, result, cost, lr, gflops, progress);
       profile.after(step);
@@ -93,11 +104,14 @@ class Trainer {
                       gflops / gemm_peak_);
       count_skipped(step, result);
       position_.step = step;
+      data_.done(step);
       checkpoints.after_step(step, cost.wish, [this] { return state(); });
+      sync.offer(step);
     }
-    checkpoints.finish();
+    checkpoints.finish([this] { return state(); });
     if (checkpoints.ended()) {
       checkpoints.ensure_saved();
+      sync.finish();
       log::info("ended by SIGTERM after step {}; the same command goes on from there",
                 position_.step);
       return false;
@@ -106,34 +120,83 @@ class Trainer {
     report_memory();
     if (options_.save_hf) save();
     checkpoints.ensure_saved();
+    sync.finish();
     return true;
   }
 
  private:
+  /// How many steps there are is known at once but for a folder, which may grow.
+  void fix_length() {
+    if (!data_.is_folder() && options_.steps == 0)
+      options_.steps = options_.epochs * data_.sampler().steps_per_epoch();
+    options_.schedule.total_steps = options_.steps;
+  }
+
   void announce() const {
     const DecoderConfig& config = loaded_.model->config();
     log::info("{}, {} parameters, {}; {} on {} ranks; matrix products reach {:.0f} GFLOP/s",
               config.model_type, count_parameters(*loaded_.model),
               options_.run.dtype == at::kFloat ? "float32" : "bfloat16", to_string(mesh_.shape()),
               mesh_.world().size(), gemm_peak_);
-    log::info("{} sequences, {} tokens; {} steps of {} sequences", batcher_.dataset().size(),
-              batcher_.dataset().tokens(), options_.steps,
-              options_.batch_sequences == 0 ? batcher_.dataset().size() : options_.batch_sequences);
+    if (data_.is_folder()) {
+      log::info("the files of {}, {} over each{}", options_.run.data,
+                options_.epochs > 1 ? fmt::format("{} passes", options_.epochs) : "one pass",
+                options_.steps > 0 ? fmt::format("; {} steps at most", options_.steps) : "");
+      return;
+    }
+    const TokenDataset& dataset = data_.batcher().dataset();
+    log::info("{} sequences, {} tokens; {} steps of {} sequences", dataset.size(), dataset.tokens(),
+              options_.steps,
+              options_.batch_sequences == 0 ? dataset.size() : options_.batch_sequences);
+  }
+
+  void begin() {
+    if (!data_.is_folder()) data_.ready_after(0);
+    fix_length();
+    announce();
   }
 
   void resume(const std::vector<CheckpointEntry>& checkpoints) {
     const LoadedCheckpoint checkpoint = load_newest(checkpoints, loaded_, *optimizer_, mesh_);
     resumed_from_ = checkpoint.folder;
-    position_ =
-        restore_trainer_state(checkpoint.trainer, options_, batcher_.dataset().size(), mesh_);
-    log::info("{} after step {} of {}, from {}",
-              position_.step < options_.steps ? "goes on" : "the run is complete",
-              position_.step, options_.steps, checkpoint.folder);
+    data_.resume(saved_data_position(checkpoint.trainer), run_of(checkpoint.folder));
+    fix_length();
+    announce();
+    position_ = restore_trainer_state(checkpoint.trainer, options_, data_.sequences(), mesh_);
+    const bool complete = options_.steps > 0 && position_.step >= options_.steps;
+    log::info("{} after step {}{}, from {}", complete ? "the run is complete" : "goes on",
+              position_.step, options_.steps > 0 ? fmt::format(" of {}", options_.steps) : "",
+              checkpoint.folder);
     RecordOptions& record = options_.record;
     leave_out("--record-steps", position_.step, record.file, record.first_step, record.last_step);
     ProfileOptions& profile = options_.profile;
     leave_out("--profile-steps", position_.step, profile.file, profile.first_step,
               profile.last_step);
+  }
+
+  /// Whether another step can be taken: the data for it are open then.
+  bool more(Checkpointing& checkpoints) {
+    if (options_.steps > 0 && position_.step >= options_.steps) return false;
+    return data_.ready_after(position_.step) || wait_for_data(checkpoints);
+  }
+
+  /// Waits for another file of a growing folder; false when none came in time, or SIGTERM did.
+  bool wait_for_data(Checkpointing& checkpoints) {
+    if (options_.data_wait == 0) return false;
+    log::info("every file of {} is used up; waiting up to {} s for another", options_.run.data,
+              options_.data_wait);
+    const auto begin = std::chrono::steady_clock::now();
+    while (!checkpoints.ended()) {
+      std::this_thread::sleep_for(kLookForData);
+      if (data_.ready_after(position_.step)) return true;
+      checkpoints.while_waiting(position_.step,
+                                mesh_.world().all_reduce(checkpoints.wish(), ReduceOp::max),
+                                [this] { return state(); });
+      const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - begin;
+      const int64_t over = mesh_.world().rank() == 0 && waited.count() > options_.data_wait;
+      if (mesh_.world().all_reduce(over, ReduceOp::max) == 1) return false;
+    }
+    return false;
   }
 
   void open_metrics() {
@@ -145,7 +208,7 @@ class Trainer {
 
   Json state() const {
     if (metrics_) metrics_->sync();
-    return trainer_state(position_, options_, batcher_.dataset().size(), mesh_);
+    return trainer_state(position_, data_.position(), options_, data_.sequences(), mesh_);
   }
 
   /// Held-out loss where this step asks for it, else NaN.
@@ -165,8 +228,9 @@ class Trainer {
     const bool record = options_.record.covers(step);
     if (record) recorder_->begin_step(step);
     meter_.begin();
-    const StepResult result = train_step(options_, loaded_, mesh_, batcher_, *optimizer_, sequences,
-                                         lr, record ? &*recorder_ : nullptr);
+    const StepResult result =
+        train_step(options_, objective_, loaded_, mesh_, data_.batcher(), *optimizer_, sequences,
+                   lr, record ? &*recorder_ : nullptr);
     meter_.end();
     return result;
   }
@@ -184,6 +248,7 @@ class Trainer {
                       {"tokens_per_second", static_cast<double>(result.tokens) / meter_.seconds()},
                       {"gflops", gflops},
                       {"gemm_peak_share", gflops / gemm_peak_}};
+    row.insert(row.end(), result.statistics.begin(), result.statistics.end());
     append(row, cost);
     if (eval_batcher_) row.emplace_back("eval_loss", held_out_loss(step, progress));
     if (!metrics_) return;
@@ -205,13 +270,14 @@ class Trainer {
 
   /// The largest rank's peak beside what `archon plan` says of the first step.
   void report_memory() const {
+    if (!data_.open()) return;
     const int64_t peak =
         mesh_.world().all_reduce(peak_memory_bytes() - memory_at_start_, ReduceOp::max);
     TrainOptions planned = options_;
     planned.run.mesh = mesh_.shape();
     std::vector<int64_t> lengths;
-    for (const int64_t sequence : sampler_.batch(1))
-      lengths.push_back(batcher_.dataset().length(sequence));
+    for (const int64_t sequence : data_.sampler().batch(1))
+      lengths.push_back(data_.batcher().dataset().length(sequence));
     const DecoderConfig& config = loaded_.model->config();
     const StepPlan plan = plan_step(*loaded_.spec, config, planned,
                                     shape_of_batch(lengths, planned.run, config, mesh_.shape()));
@@ -233,9 +299,8 @@ class Trainer {
   const Mesh& mesh_;
   const LoadedModel& loaded_;
   Objective objective_;
-  Batcher batcher_;
+  TrainingData data_;
   std::optional<Batcher> eval_batcher_;
-  Sampler sampler_;
   std::unique_ptr<Optimizer> optimizer_;
   std::optional<GoldenRecorder> recorder_;
   std::optional<MetricsWriter> metrics_;  // world rank 0 only
@@ -249,15 +314,15 @@ class Trainer {
 }  // namespace
 
 bool run_train(const TrainOptions& options, MpiEnvironment& mpi) {
-  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), mpi.world());
   const auto checkpoints = prepare_output(options, mesh);
   const int64_t memory_at_start = resident_memory_bytes();
   const RunOptions& run = options.run;
   const LoadedModel loaded = checkpoints.empty()
                                  ? load_model(run.model, mesh, run.dtype, run.memory)
                                  : allocate_model(run.model, mesh, run.dtype, run.memory);
-  make_objective(options).validate(loaded.model->config());
-  return Trainer(options, mesh, loaded, checkpoints, memory_at_start).run();
+  Objective(options.loss).validate(loaded.model->config());
+  return Trainer(options, mesh, loaded, checkpoints, memory_at_start).run(mpi);
 }
 
 }  // namespace archon

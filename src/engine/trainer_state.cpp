@@ -14,8 +14,8 @@ namespace archon {
 namespace {
 
 // What decides about the steps to come, apart from schedule and length, which users change.
-constexpr std::array kDecisive = {"data-sequences", "batch-sequences", "shuffle", "seed",
-                                  "loss",           "dtype"};
+constexpr std::array kDecisive = {"data-sequences", "batch-sequences", "shuffle", "seed", "loss",
+                                  "dtype"};
 
 const char* shape_name(LrSchedule::Shape shape) {
   switch (shape) {
@@ -38,7 +38,7 @@ Json configuration(const TrainOptions& options, int64_t sequences) {
           {"seed", options.run.seed},
           {"micro-batch-tokens", options.run.micro_batch_tokens},
           {"dtype", options.run.dtype == at::kFloat ? "float32" : "bfloat16"},
-          {"loss", to_string(options.loss)},
+          {"loss", to_string(options.loss.kind)},
           {"optimizer", options.optimizer == OptimizerKind::adamw ? "adamw" : "sgd"},
           {"weight-decay", options.adamw.weight_decay},
           {"clip-grad-norm", options.clip_grad_norm},
@@ -47,6 +47,10 @@ Json configuration(const TrainOptions& options, int64_t sequences) {
           {"warmup-steps", options.schedule.warmup_steps},
           {"min-lr-ratio", options.schedule.min_ratio},
           {"steps", options.steps}};
+}
+
+Json to_json(const DataPosition& data) {
+  return {{"consumed", data.consumed}, {"file", data.file}, {"began", data.began}};
 }
 
 Json to_json(const MeshShape& mesh) { return {{"dp", mesh.dp}, {"cp", mesh.cp}, {"tp", mesh.tp}}; }
@@ -93,23 +97,28 @@ void compare(const Json& before, const Json& now) {
   for (const char* const name : kDecisive) {
     const Json was = before.value(name, Json());
     if (was == now.at(name)) continue;
-    log::warning("--{} was {} when the checkpoint was saved and is {} now: the run goes on, but not "
-                 "as it would have",
-                 name, text_of(was), text_of(now.at(name)));
+    log::warning(
+        "--{} was {} when the checkpoint was saved and is {} now: the run goes on, but not "
+        "as it would have",
+        name, text_of(was), text_of(now.at(name)));
   }
 }
 
 }  // namespace
 
-Json trainer_state(const TrainerPosition& position, const TrainOptions& options, int64_t sequences,
-                   const Mesh& mesh) {
-  return {{"step", position.step},
-          {"skipped_in_a_row", position.skipped_in_a_row},
-          {"configuration", configuration(options, sequences)},
-          {"mesh", to_json(mesh.shape())},
-          {"archon_version", version()},
-          {"torch_version", TORCH_VERSION},
-          {"random", random_states(mesh.world())}};
+Json trainer_state(const TrainerPosition& position, const DataPosition& data,
+                   const TrainOptions& options, int64_t sequences, const Mesh& mesh) {
+  return {{"step", position.step},          {"skipped_in_a_row", position.skipped_in_a_row},
+          {"data", to_json(data)},          {"configuration", configuration(options, sequences)},
+          {"mesh", to_json(mesh.shape())},  {"archon_version", version()},
+          {"torch_version", TORCH_VERSION}, {"random", random_states(mesh.world())}};
+}
+
+DataPosition saved_data_position(const Json& state) {
+  if (!state.contains("data")) return {};
+  const Json& data = state.at("data");
+  return {data.at("consumed").get<std::vector<std::string>>(), data.at("file").get<std::string>(),
+          data.at("began").get<int64_t>()};
 }
 
 TrainerPosition restore_trainer_state(const Json& state, const TrainOptions& options,

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -11,6 +12,7 @@
 #include <system_error>
 
 #include "archon/base/error.hpp"
+#include "archon/base/log.hpp"
 #include "atomic_file.hpp"
 
 namespace archon {
@@ -72,6 +74,69 @@ void sync_path(const std::string& path) {
   ::close(descriptor);
   // EINVAL: some network file systems have no sync for folders.
   ARCHON_ENSURE(synced || reason == EINVAL, "cannot sync {}: {}", path, std::strerror(reason));
+}
+
+void remove_tree(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  ARCHON_ENSURE(!error, "cannot remove {}: {}", path, error.message());
+}
+
+namespace {
+
+void rename_path(const std::string& from, const std::string& to) {
+  ARCHON_ENSURE(std::rename(from.c_str(), to.c_str()) == 0, "cannot rename {} to {}: {}", from, to,
+                std::strerror(errno));
+}
+
+/// Beside `path`: a name that is no one else's.
+std::string hidden(const std::string& path) {
+  return parent_folder(path) + "/." + fs::path(path).filename().string() + ".old";
+}
+
+/// Whether two folders have changed names. Some file systems cannot do that.
+bool exchange(const std::string& a, const std::string& b) {
+  return ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
+}
+
+/// For those: the name is away for a moment. Says where what had it is now.
+std::string replace_in_two_steps(const std::string& written, const std::string& path) {
+  remove_tree(hidden(path));
+  rename_path(path, hidden(path));
+  try {
+    rename_path(written, path);
+  } catch (const RuntimeFailure&) {
+    std::rename(hidden(path).c_str(), path.c_str());
+    throw;
+  }
+  return hidden(path);
+}
+
+}  // namespace
+
+void hide_and_remove_tree(const std::string& path) {
+  remove_tree(hidden(path));
+  rename_path(path, hidden(path));
+  remove_tree(hidden(path));
+}
+
+void replace_folder(const std::string& written, const std::string& path) {
+  std::error_code ignored;
+  std::string replaced;
+  if (!fs::exists(path, ignored)) {
+    rename_path(written, path);
+  } else if (exchange(written, path)) {
+    replaced = written;
+  } else {
+    replaced = replace_in_two_steps(written, path);
+  }
+  sync_path(parent_folder(path));
+  if (replaced.empty()) return;
+  try {
+    remove_tree(replaced);
+  } catch (const RuntimeFailure& failure) {
+    log::warning("what {} replaced stays: {}", path, failure.what());
+  }
 }
 
 int64_t read_at(int descriptor, void* bytes, std::size_t count, int64_t offset) {

@@ -267,8 +267,10 @@ File File::create(const std::string& path, const std::string& schema, int schema
   return file;
 }
 
+File File::edit(const std::string& path) { return File(open_file(path, H5F_ACC_RDWR), path); }
+
 File File::append(const std::string& path) {
-  File file(open_file(path, H5F_ACC_RDWR), path);
+  File file = edit(path);
   ARCHON_VALIDATE(file.string_attribute("/", "archon_version"),
                   "{} was not written by Archon (it has no attribute archon_version); name another "
                   "output",
@@ -420,6 +422,12 @@ void File::append_rows(const std::string& dataset, const at::Tensor& rows) {
   ARCHON_HDF5(RuntimeFailure, H5Dset_extent(found.id.get(), dims.data()),
               "{}: cannot append {} rows to {}", path_, rows.size(0), found.info.path);
   write_rows(dataset, found.info.rows(), rows);
+}
+
+void File::remove(const std::string& dataset) {
+  const Dataset found = find_dataset(*this, id_.get(), dataset);
+  ARCHON_HDF5(RuntimeFailure, H5Ldelete(id_.get(), found.info.path.c_str(), H5P_DEFAULT),
+              "{}: cannot take out {}", path_, found.info.path);
 }
 
 void File::write_rows(const std::string& dataset, int64_t begin, const at::Tensor& rows) {

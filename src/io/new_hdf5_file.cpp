@@ -5,21 +5,38 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 
 #include "archon/base/error.hpp"
 #include "archon/io/files.hpp"
 
 namespace archon::h5 {
 
-NewFile::NewFile(const std::string& path, const std::string& schema, int schema_version)
-    : path_(path), temporary_(path + ".tmp") {
+NewFile::NewFile(const std::string& path) : path_(path), temporary_(path + ".tmp") {
   validate_new_file(path_);
+}
+
+NewFile::NewFile(const std::string& path, const std::string& schema, int schema_version)
+    : NewFile(path) {
   try {
     file_ = File::create(temporary_, schema, schema_version);
   } catch (const RuntimeFailure& failure) {
     throw InputError(fmt::format("cannot write {}: {}; name a file in a folder you may write to",
                                  path_, failure.what()));
   }
+}
+
+NewFile::NewFile(const std::string& path, const std::string& source) : NewFile(path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  fs::copy_file(source, temporary_, fs::copy_options::overwrite_existing, error);
+  ARCHON_ENSURE(!error, "cannot copy {} to {}: {}", source, temporary_, error.message());
+  fs::permissions(temporary_, fs::perms::owner_write, fs::perm_options::add, error);
+  file_ = File::edit(temporary_);
+}
+
+NewFile NewFile::copy_of(const std::string& source, const std::string& path) {
+  return {path, source};
 }
 
 NewFile::~NewFile() {

@@ -16,9 +16,6 @@ inline constexpr const char* kMetadataKey = "__metadata__";
 /// "BF16" -> BFloat16; nothing for names that Archon does not read.
 std::optional<at::ScalarType> safetensors_dtype(std::string_view name);
 
-/// BFloat16 -> "BF16"; RuntimeFailure for types that safetensors files of Archon do not hold.
-std::string_view safetensors_dtype_name(at::ScalarType dtype);
-
 /// Bytes of a tensor; nothing when they, or a dim, do not fit 63 bits, or a dim is negative.
 std::optional<std::int64_t> tensor_bytes(at::ScalarType dtype, c10::ArrayRef<std::int64_t> shape);
 

@@ -57,8 +57,9 @@ std::string shard_name(std::size_t shard, std::size_t shards) {
 }
 
 /// The length in front and the JSON, padded so that the data begins at a multiple of 8.
-std::string header_of(Specs specs) {
+std::string header_of(Specs specs, const SafetensorsMetadata& metadata) {
   Json header{{kMetadataKey, {{"format", "pt"}}}};
+  for (const auto& [name, text] : metadata) header[kMetadataKey][name] = text;
   int64_t begin = 0;
   for (const SafetensorsSpec& spec : specs) {
     const int64_t end = begin + bytes_of(spec);
@@ -133,7 +134,7 @@ void publish(const fs::path& folder, std::vector<AtomicFile>& files,
 void write_safetensors_folder(const std::string& folder, const std::vector<SafetensorsSpec>& specs,
                               std::int64_t max_shard_bytes,
                               const std::function<at::Tensor(const SafetensorsSpec&)>& produce,
-                              bool write) {
+                              bool write, const SafetensorsMetadata& metadata) {
   ARCHON_ENSURE(max_shard_bytes > 0, "files of {} bytes cannot hold weights", max_shard_bytes);
   ensure_distinct(specs);
   if (!write) {
@@ -149,7 +150,7 @@ void write_safetensors_folder(const std::string& folder, const std::vector<Safet
   for (std::size_t i = 0; i < shards.size(); ++i) {
     AtomicFile& file =
         files.emplace_back((fs::path(folder) / shard_name(i, shards.size())).string());
-    file.write(header_of(shards[i]));
+    file.write(header_of(shards[i], metadata));
     for (const SafetensorsSpec& spec : shards[i]) write_tensor(file, spec, produce(spec));
     file.finish();
   }

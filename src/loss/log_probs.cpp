@@ -35,8 +35,16 @@ constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
 struct Distribution {
   float max, sum, weighted, label;
   float log_prob() const { return label - max - std::log(sum); }
-  float entropy() const { return std::log(sum) - weighted / sum; }
+  float mean() const { return weighted / sum; }  // of logit − max
+  float entropy() const { return std::log(sum) - mean(); }
 };
+
+constexpr int64_t kDistributionWidth = sizeof(Distribution) / sizeof(float);
+
+/// A float32 tensor [tokens, 4] that holds them, as autograd saves tensors alone.
+Distribution* distributions_in(const at::Tensor& x) {
+  return reinterpret_cast<Distribution*>(x.data_ptr<float>());
+}
 
 Distribution merge(const SoftmaxStats* stats, int64_t stride, int ranks) {
   float max = kNegativeInfinity;
@@ -90,23 +98,28 @@ class Chunk {
     return result;
   }
 
-  /// Turns the logits into d(Σ g·log p)/d logits, in place: g·(onehot − p) / temperature, given
-  /// the whole vocabulary's `max` and `sum` per token.
-  template <class Max, class Sum>
-  const at::Tensor& logits_gradient(const float* grad, const Max& max, const Sum& sum) {
+  /// Turns the logits into d(Σ g·log p + h·H)/d logits, in place, with H the entropy:
+  /// (g·onehot − p·(g + h·(z − E z))) / temperature for logits z, given each token's g, h (may be
+  /// null) and distribution over the whole vocabulary.
+  const at::Tensor& logits_gradient(const float* grad, const float* entropy_grad,
+                                    const Distribution* whole) {
     for_rows([&]<class T>(int64_t t, T* row) {
       const float g = labels_[t] >= 0 ? grad[t] * scale_ : 0.0F;
-      if (g == 0) {
+      const float h = entropy_grad != nullptr ? entropy_grad[t] * scale_ : 0.0F;
+      if (g == 0 && h == 0) {
         std::fill_n(row, rows_, T(0));
         return;
       }
+      const Distribution& d = whole[t];
+      const float slope = -h / d.sum, factor = -g / d.sum - slope * d.mean();
       const bool mine = holds_label(t);
-      const float factor = -g / sum(t);
       const float label = mine ? static_cast<float>(row[labels_[t] - first_row_]) : 0.0F;
-      kernels::exponentiate(row, rows_, scale_, max(t), factor);
-      if (mine)
+      kernels::exponentiate(row, rows_, scale_, d.max, factor, slope);
+      if (mine) {
+        const float shifted = label * scale_ - d.max;
         row[labels_[t] - first_row_] =
-            static_cast<T>(g + factor * std::exp(label * scale_ - max(t)));
+            static_cast<T>(g + (factor + slope * shifted) * std::exp(shifted));
+      }
     });
     return logits_;
   }
@@ -166,57 +179,61 @@ void for_chunks(int64_t tokens, const VocabParallelHead& head, const Body& body)
     body(begin, std::min(step, tokens - begin));
 }
 
+/// `rows` are the tokens that have a label, `labels` theirs.
 struct LogProbsFunction : torch::autograd::Function<LogProbsFunction> {
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
-                               const at::Tensor& weight, const at::Tensor& labels,
-                               int64_t vocab_size, const Communicator* tp, double temperature) {
+                               const at::Tensor& weight, const at::Tensor& rows,
+                               const at::Tensor& labels, int64_t vocab_size, const Communicator* tp,
+                               double temperature, bool with_entropy) {
     const VocabParallelHead head{weight, vocab_size, *tp, temperature};
-    const int64_t tokens = hidden.size(0);
-    at::Tensor log_probs = at::zeros({tokens}, at::kFloat),
-               entropy = at::zeros({tokens}, at::kFloat);
-    at::Tensor max = at::zeros({tokens}, at::kFloat), sum = at::zeros({tokens}, at::kFloat);
-    const int64_t* label = labels.const_data_ptr<int64_t>();
-    for_chunks(tokens, head, [&](int64_t begin, int64_t count) {
-      const Chunk chunk(hidden.narrow(0, begin, count), head, label + begin);
-      const auto whole = chunk.gather();
+    at::Tensor log_probs = at::zeros({hidden.size(0)}, at::kFloat);
+    at::Tensor entropy = at::zeros({with_entropy ? hidden.size(0) : 0}, at::kFloat);
+    const at::Tensor whole = at::empty({rows.size(0), kDistributionWidth}, at::kFloat);
+    const int64_t* row = rows.const_data_ptr<int64_t>();
+    for_chunks(rows.size(0), head, [&](int64_t begin, int64_t count) {
+      const Chunk chunk(hidden.index_select(0, rows.narrow(0, begin, count)), head,
+                        labels.const_data_ptr<int64_t>() + begin);
+      const auto distributions = chunk.gather();
+      std::copy(distributions.begin(), distributions.end(), distributions_in(whole) + begin);
       for (int64_t t = 0; t < count; ++t) {
-        max.data_ptr<float>()[begin + t] = whole[t].max;
-        sum.data_ptr<float>()[begin + t] = whole[t].sum;
-        if (label[begin + t] < 0) continue;
-        log_probs.data_ptr<float>()[begin + t] = whole[t].log_prob();
-        entropy.data_ptr<float>()[begin + t] = whole[t].entropy();
+        log_probs.data_ptr<float>()[row[begin + t]] = distributions[t].log_prob();
+        if (with_entropy) entropy.data_ptr<float>()[row[begin + t]] = distributions[t].entropy();
       }
     });
-    context->save_for_backward({hidden, weight, labels, max, sum});
+    context->save_for_backward({hidden, weight, rows, labels, whole});
     context->saved_data["vocab_size"] = vocab_size;
     context->saved_data["tp"] = reinterpret_cast<int64_t>(tp);
     context->saved_data["temperature"] = temperature;
-    context->mark_non_differentiable({entropy});
+    context->saved_data["with_entropy"] = with_entropy;
     return {log_probs, entropy};
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor &hidden = saved[0], &weight = saved[1], &labels = saved[2];
-    const float* max = saved[3].const_data_ptr<float>();
-    const float* sum = saved[4].const_data_ptr<float>();
+    const at::Tensor &hidden = saved[0], &weight = saved[1], &rows = saved[2], &labels = saved[3];
     const auto* tp = reinterpret_cast<const Communicator*>(context->saved_data["tp"].toInt());
     const VocabParallelHead head{weight, context->saved_data["vocab_size"].toInt(), *tp,
                                  context->saved_data["temperature"].toDouble()};
-    const at::Tensor grad = grads[0].contiguous();
-    at::Tensor hidden_grad = at::empty_like(hidden);
-    WeightGradient weight_grad(count_chunks(hidden.size(0), head));
-    for_chunks(hidden.size(0), head, [&](int64_t begin, int64_t count) {
-      const at::Tensor x = hidden.narrow(0, begin, count);
+    const at::Tensor grad = grads[0].index_select(0, rows);
+    at::Tensor entropy_grad;
+    if (context->saved_data["with_entropy"].toBool()) entropy_grad = grads[1].index_select(0, rows);
+    at::Tensor hidden_grad = at::zeros_like(hidden);
+    WeightGradient weight_grad(count_chunks(rows.size(0), head));
+    for_chunks(rows.size(0), head, [&](int64_t begin, int64_t count) {
+      const auto chunk_of = [&](const at::Tensor& x) {
+        return x.defined() ? x.const_data_ptr<float>() + begin : nullptr;
+      };
+      const at::Tensor picked = rows.narrow(0, begin, count), x = hidden.index_select(0, picked);
       Chunk chunk(x, head, labels.const_data_ptr<int64_t>() + begin);
-      const at::Tensor logits_grad = chunk.logits_gradient(
-          grad.const_data_ptr<float>() + begin, [&](int64_t t) { return max[begin + t]; },
-          [&](int64_t t) { return sum[begin + t]; });
-      hidden_grad.narrow(0, begin, count).copy_(matmul_nt(logits_grad, weight.t()));
+      const at::Tensor logits_grad = chunk.logits_gradient(chunk_of(grad), chunk_of(entropy_grad),
+                                                           distributions_in(saved[4]) + begin);
+      hidden_grad.index_copy_(0, picked, matmul_nt(logits_grad, weight.t()));
       weight_grad.add(matmul_nt(logits_grad.t(), x.t()));
     });
-    return {hidden_grad, weight_grad.result(weight), at::Tensor(), at::Tensor(), at::Tensor(),
-            at::Tensor()};
+    return {hidden_grad,  weight_grad.result(weight),
+            at::Tensor(), at::Tensor(),
+            at::Tensor(), at::Tensor(),
+            at::Tensor(), at::Tensor()};
   }
 };
 
@@ -241,8 +258,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
       const float* g = negative.const_data_ptr<float>() + begin;
       for (int64_t t = 0; t < count; ++t) loss += double{g[t]} * whole[t].log_prob();
       if (!with_gradient) return;
-      const at::Tensor logits_grad = chunk.logits_gradient(
-          g, [&](int64_t t) { return whole[t].max; }, [&](int64_t t) { return whole[t].sum; });
+      const at::Tensor logits_grad = chunk.logits_gradient(g, nullptr, whole.data());
       hidden_grad.narrow(0, begin, count).copy_(matmul_nt(logits_grad, weight.t()));
       weight_grad.add(matmul_nt(logits_grad.t(), x.t()));
     });
@@ -275,9 +291,10 @@ at::Tensor local_logits(const at::Tensor& hidden, const VocabParallelHead& head)
 
 LogProbs vocab_parallel_log_probs(const at::Tensor& hidden, const VocabParallelHead& head,
                                   const at::Tensor& labels, bool with_entropy) {
+  const at::Tensor rows = labels.ge(0).nonzero().view({-1});
   const auto outputs =
-      LogProbsFunction::apply(hidden.contiguous(), head.weight, labels.contiguous(),
-                              head.vocab_size, &head.tp, head.temperature);
+      LogProbsFunction::apply(hidden.contiguous(), head.weight, rows, labels.index_select(0, rows),
+                              head.vocab_size, &head.tp, head.temperature, with_entropy);
   return {outputs[0], with_entropy ? outputs[1] : at::Tensor()};
 }
 

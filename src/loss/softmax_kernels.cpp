@@ -30,10 +30,12 @@ ARCHON_INLINE SoftmaxStats row_stats(const T* logits, int64_t width, float scale
 }
 
 template <class T>
-ARCHON_INLINE void exponentiate_row(T* logits, int64_t width, float scale, float max,
-                                    float factor) {
-  for (int64_t i = 0; i < width; ++i)
-    logits[i] = static_cast<T>(factor * std::exp(static_cast<float>(logits[i]) * scale - max));
+ARCHON_INLINE void exponentiate_row(T* logits, int64_t width, float scale, float max, float factor,
+                                    float slope) {
+  for (int64_t i = 0; i < width; ++i) {
+    const float shifted = static_cast<float>(logits[i]) * scale - max;
+    logits[i] = static_cast<T>((factor + slope * shifted) * std::exp(shifted));
+  }
 }
 
 }  // namespace
@@ -43,8 +45,8 @@ ARCHON_INLINE void exponentiate_row(T* logits, int64_t width, float scale, float
     return row_stats(logits, width, scale);                                                    \
   }                                                                                            \
   ARCHON_SIMD_CLONES void exponentiate(T* logits, int64_t width, float scale, float max,       \
-                                       float factor) {                                         \
-    exponentiate_row(logits, width, scale, max, factor);                                       \
+                                       float factor, float slope) {                            \
+    exponentiate_row(logits, width, scale, max, factor, slope);                                \
   }
 
 ARCHON_DEFINE_KERNELS(float)

@@ -16,11 +16,11 @@ struct SoftmaxStats {
   float label;     ///< the label's scaled logit; 0 where another rank holds it
 };
 
-#define ARCHON_DECLARE_KERNELS(T)                                          \
-  /* Statistics of scale · logits [width] (label left 0). */              \
-  SoftmaxStats softmax_stats(const T* logits, int64_t width, float scale); \
-  /* Replaces logits [width] by factor · exp(scale · logit − max). */  \
-  void exponentiate(T* logits, int64_t width, float scale, float max, float factor);
+#define ARCHON_DECLARE_KERNELS(T)                                                               \
+  /* Statistics of scale · logits [width] (label left 0). */                                   \
+  SoftmaxStats softmax_stats(const T* logits, int64_t width, float scale);                      \
+  /* Replaces logits [width] by (factor + slope · s) · exp(s), s = scale · logit − max. */ \
+  void exponentiate(T* logits, int64_t width, float scale, float max, float factor, float slope);
 
 ARCHON_DECLARE_KERNELS(float)
 ARCHON_DECLARE_KERNELS(c10::BFloat16)

@@ -7,7 +7,6 @@
 #include "archon/base/dynamic_library.hpp"
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
-#include "archon/model/registry.hpp"
 #include "plugin_descriptor.hpp"
 
 namespace archon {
@@ -50,12 +49,10 @@ void open_and_register(const LoadedPlugin& plugin) {
   const DynamicLibrary library = DynamicLibrary::open(plugin.file);
   void* address = library.symbol(ARCHON_DETAIL_REGISTER_NAME);
   ARCHON_VALIDATE(address != nullptr,
-                  "plugin {} lacks the function {}, which registers its architectures; build it "
+                  "plugin {} lacks the function {}, which registers what it brings; build it "
                   "with ARCHON_PLUGIN",
                   plugin.file, ARCHON_DETAIL_REGISTER_NAME);
-  ModelRegistry& registry = ModelRegistry::instance();
-  registry.set_current_plugin(plugin.file);
-  reinterpret_cast<void (*)(ModelRegistry&)>(address)(registry);
+  reinterpret_cast<void (*)(const PluginRegistry&)>(address)(PluginRegistry(plugin.file));
   loaded().push_back(plugin);
 }
 
@@ -97,6 +94,16 @@ void load_path_variable(const std::string& path) {
 }
 
 }  // namespace
+
+void PluginRegistry::add(ModelSpec spec) const {
+  spec.plugin = file_;
+  ModelRegistry::instance().add(std::move(spec));
+}
+
+void PluginRegistry::add_reward(std::string name,
+                                std::function<std::unique_ptr<RewardFunction>()> make) const {
+  RewardRegistry::instance().add({std::move(name), std::move(make), file_});
+}
 
 LoadedPlugin load_plugin(const std::string& file) {
   const std::string path = canonical(file);

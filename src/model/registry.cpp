@@ -32,7 +32,6 @@ ModelRegistry& ModelRegistry::instance() {
 }
 
 void ModelRegistry::add(ModelSpec spec) {
-  spec.plugin = current_plugin_;
   ARCHON_VALIDATE(!spec.model_type.empty() && spec.parse_config && spec.make_model &&
                       spec.apply_tp && spec.apply_cp,
                   "plugin {} registers the model_type \"{}\" without a name, config parser, model "

@@ -127,7 +127,8 @@ std::vector<SafetensorsSpec> tensors_of(const Model& model, const StateDictAdapt
 
 void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
                     const std::string& source_folder, const std::string& folder,
-                    at::ScalarType dtype, std::int64_t max_shard_bytes) {
+                    at::ScalarType dtype, std::int64_t max_shard_bytes,
+                    const SafetensorsMetadata& metadata) {
   const bool writes = mesh.world().rank() == 0;
   if (writes) ensure_writable_folder(folder);
 
@@ -141,7 +142,7 @@ void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const M
     return gather_part(*parameter, part, parameter->master(), mesh).to(dtype);
   };
   write_safetensors_folder(folder, tensors_of(model, adapter, dtype), max_shard_bytes, produce,
-                           writes);
+                           writes, metadata);
   if (writes) write_hf_companions(HfConfig::read(source_folder), source_folder, folder, dtype);
 }
 

@@ -201,5 +201,6 @@ BOOST_AUTO_TEST_CASE(plugins_are_listed) {
   CHECK_CONTAINS(result.out, "toy_model   toy     7.5      ");
   CHECK_CONTAINS(result.out, "qwen2 ");
   CHECK_CONTAINS(result.out, "qwen3 ");
+  CHECK_CONTAINS(result.out, "arithmetic  arithmetic  1.0      ");
   check_refused(run_archon({"plugins", "--plugin", "/no/such.so"}), {"/no/such.so"});
 }

@@ -75,8 +75,14 @@ BOOST_AUTO_TEST_CASE(malformed_values) {
       {"--dp", "two", "1 or larger, or -1"},
       {"--dtype", "int8", "float32 or bfloat16"},
       {"--shuffle", "yes", "on or off"},
-      {"--loss", "dreams", "sft, critic, grpo or gspo"},
+      {"--loss", "dreams", "sft, critic, grpo, ppo, gspo, sapo or dpo"},
       {"--eps-clip", "1.5", "from 0 to 1"},
+      {"--aggregate", "mean", "token-mean, sequence-mean or sequence-sum"},
+      {"--kl-estimator", "k4", "k1, k2 or k3"},
+      {"--reward-norm", "max", "auto, none, group, batch or leave-one-out"},
+      {"--gamma", "1.5", "from 0 to 1"},
+      {"--temperature", "0", "above 0"},
+      {"--data-wait", "-1", "0 or larger"},
       {"--optimizer", "lion", "adamw or sgd"},
       {"--lr-schedule", "step", "constant, linear or cosine"},
       {"--min-lr-ratio", "1.1", "from 0 to 1"},
@@ -99,6 +105,11 @@ BOOST_AUTO_TEST_CASE(malformed_values) {
       {"--max-shard-size", "5 GB", "5GiB"},
       {"--max-shard-size", "0", "5GiB"},
       {"--max-shard-size", "99999999999TB", "5GiB"},
+      {"--publish-every", "0", "1 or larger"},
+      {"--publish-keep", "-1", "0 or larger"},
+      {"--push-every", "0", "1 or larger"},
+      {"--push-wait", "yes", "on or off"},
+      {"--push-bucket-size", "0", "5GiB"},
       {"--seed", "-1", "0 or larger"},
       {"--threads", "5000", "from 0 to 4096"},
       {"--collective-timeout", "-1", "0 or larger"},
@@ -137,7 +148,16 @@ BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
   check_refused(train_with({"--epochs", "2"}), {"--steps 1 and --epochs 2 are both given"});
   check_refused(train_with({"--eval-every", "2"}), {"--eval-every 2", "--eval-data"});
   check_refused(train_with({"--value-eps-clip", "0.2"}), {"--loss critic"});
-  check_refused(train_with({"--dual-clip", "0.5"}), {"--dual-clip 0.5", "not above 1"});
+  check_refused(train_with({"--loss", "grpo", "--dual-clip", "0.5"}), {"dual-clip", "above 1"});
+  check_refused(train_with({"--dual-clip", "3"}), {"--dual-clip 3", "--loss sft", "grpo"});
+  check_refused(train_with({"--loss", "sapo", "--eps-clip", "0.1"}),
+                {"--eps-clip 0.1", "--loss sapo", "gspo"});
+  check_refused(train_with({"--loss", "grpo", "--reference", "m"}),
+                {"--reference m", "--kl-coefficient"});
+  check_refused(train_with({"--loss", "dpo", "--aggregate", "sequence-mean"}),
+                {"--aggregate", "pairs"});
+  check_refused(train_with({"--loss", "critic", "--kl-coefficient", "1"}), {"--kl-coefficient 1"});
+  check_refused(train_with({"--data-wait", "5"}), {"--data-wait 5", "folder"});
   const std::vector<std::string> single = {"--checkpoint-layout", "single"},
                                  async = {"--checkpoint-async", "on"},
                                  compressed = {"--checkpoint-compression", "3"};
@@ -150,6 +170,9 @@ BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
                 {"--checkpoint-layout single", "--checkpoint-compression 3"});
   check_refused(both(async, compressed), {"--checkpoint-async on", "--checkpoint-compression 3"});
   check_refused(train_with({"--keep", "2"}), {"--keep 2", "--save-every"});
+  check_refused(train_with({"--push-weights", "archon"}), {"--push-weights archon is no role"});
+  check_refused(train_with({"--push-weights", "r", "--push-bucket-size", "2GiB"}),
+                {"--push-bucket-size 2147483648", "1GiB"});
 }
 
 BOOST_AUTO_TEST_CASE(environment_goes_before_the_settings_file) {

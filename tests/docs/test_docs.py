@@ -13,8 +13,8 @@ import h5py
 
 SOURCE = Path(os.environ["ARCHON_TEST_SOURCE_DIR"])
 BUILD = Path(os.environ["ARCHON_TEST_BINARY_DIR"])
-COMMANDS = ("train", "eval", "forward", "generate", "init", "export", "diff", "inspect", "plan", "plugins",
-            "doctor")
+COMMANDS = ("train", "eval", "forward", "generate", "reward", "init", "export", "diff", "inspect",
+            "plan", "plugins", "doctor")
 
 
 def blocks(document, *languages):
@@ -87,6 +87,15 @@ class Goldens(Examples):
         self.assertEqual(failed, ["tiny_train.1x1x1.diff", "tiny_train.1x2x2.diff"], done.stdout)
 
 
+class WeightSync(Examples):
+    def test_its_consumer_receives_every_version(self):
+        [block] = blocks("docs/weight-sync.md", "sh")
+        received = re.findall(r"version (\d): (\d+) bytes", self.run_block(*block))
+        self.assertEqual([version for version, _ in received], list("0123"))
+        latest = self.folder / "out" / "sync" / "versions" / "latest" / "model.safetensors"
+        self.assertLess(int(received[-1][1]), latest.stat().st_size)
+
+
 class Plugins(Examples):
     """What needs transformers is not run here."""
 
@@ -95,6 +104,34 @@ class Plugins(Examples):
         (self.folder / "llama.cpp").write_text(code)
         build = blocks("docs/plugins.md", "sh")[0]
         self.assertRegex(self.run_block(*build), r"llama +llama +1\.0 +\S+/llama\.so")
+
+
+class ReinforcementLearning(Examples):
+    def setUp(self):
+        super().setUp()
+        with h5py.File(self.folder / "rollouts.h5", "w") as file:
+            file["input_ids"] = list(b"3+5=8\n3+5=9\n")
+            file["cu_seqlens"] = [0, 6, 12]
+            file["loss_mask"] = [0, 0, 0, 0, 1, 1] * 2
+            file["group_ids"] = [0, 0]
+
+    def rewards(self, option):
+        self.run_block("sh", f"archon reward --data rollouts.h5 {option}")
+        with h5py.File(self.folder / "rollouts.h5", "r") as file:
+            return file["rewards"][:].tolist()
+
+    def test_its_program_judges(self):
+        [(_, code)] = blocks("docs/reinforcement-learning.md", "python")
+        (self.folder / "judge.py").write_text(code)
+        self.assertEqual(self.rewards("--reward-command '.venv/bin/python judge.py'"), [1, 0])
+
+    def test_its_plugin_compiles_and_rewards(self):
+        [(_, code)] = blocks("docs/reinforcement-learning.md", "cpp")
+        (self.folder / "short.cpp").write_text(code)
+        _, build = blocks("docs/plugins.md", "sh")[0]
+        self.run_block("sh", build.replace("llama", "short"))
+        for reward in self.rewards("--reward ./short.so"):
+            self.assertAlmostEqual(reward, -0.02)
 
 
 class Commands(unittest.TestCase):

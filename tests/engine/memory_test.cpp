@@ -147,7 +147,8 @@ void check_step(const std::string& name, const MeshShape& shape, at::ScalarType 
   const LoadedModel loaded = load_model(options.run.model, mesh, dtype, options.run.memory);
   const auto optimizer = make_optimizer(options, *loaded.model, loaded.spec->adapter);
   for (int step = 0; step < 2; ++step)
-    train_step(options, loaded, mesh, batcher, *optimizer, sequences, 1e-3, nullptr);
+    train_step(options, Objective(options.loss), loaded, mesh, batcher, *optimizer, sequences, 1e-3,
+               nullptr);
   const Elements elements(*loaded.model);
   // A shard group of one rank keeps what it computes with.
   const bool keeps_values = mesh.shard_group().size() == 1 && dtype == at::kBFloat16;

@@ -157,7 +157,7 @@ BOOST_AUTO_TEST_CASE(a_step_sends_what_was_planned) {
       options.run.data = data;
       options.run.dtype = setting.dtype;
       options.run.micro_batch_tokens = setting.micro_batch_tokens;
-      if (setting.model == "q2_critic") options.loss = LossKind::critic;
+      if (setting.model == "q2_critic") options.loss.kind = LossKind::critic;
       const auto& checkpointing = setting.memory.activations.checkpointing;
       BOOST_TEST_CONTEXT(setting.model << " on " << to_string(shape) << ", shard "
                                        << static_cast<int>(setting.memory.shard)

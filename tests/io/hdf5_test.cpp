@@ -16,6 +16,7 @@
 #include "archon/base/error.hpp"
 #include "archon/base/version.hpp"
 #include "archon/io/hdf5.hpp"
+#include "archon/io/new_hdf5_file.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace archon::h5 {
@@ -369,6 +370,37 @@ BOOST_AUTO_TEST_CASE(only_files_of_archon_are_continued) {
   }
   BOOST_CHECK_EXCEPTION(File::append(folder / "a.h5"), InputError,
                         mentions("a.h5", "not written by Archon"));
+}
+
+BOOST_AUTO_TEST_CASE(a_copy_is_changed_and_published_or_forgotten) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "a.h5";
+  {
+    File file = File::create(path, "test", 1);
+    file.write("g/x", at::arange(10));
+    file.write("y", at::arange(3));
+    file.set_attribute("g", "of", std::string("mine"));
+  }
+  std::filesystem::permissions(path, std::filesystem::perms::owner_read);
+  const std::string before = test::read_bytes(path);
+  const auto edit = [&](NewFile& copy) {
+    BOOST_CHECK_EXCEPTION(copy.file().remove("z"), InputError, mentions("no dataset /z"));
+    copy.file().remove("y");
+    copy.file().write("y", at::ones({2}));
+  };
+  {
+    NewFile copy = NewFile::copy_of(path, path);
+    edit(copy);
+  }
+  BOOST_TEST((test::read_bytes(path) == before));
+  BOOST_TEST(test::names_in(folder.path()) == std::vector<std::string>{"a.h5"});
+  NewFile copy = NewFile::copy_of(path, path);
+  edit(copy);
+  copy.publish();
+  const File file = File::open(path);
+  check_same(file.read("g/x"), at::arange(10));
+  check_same(file.read("y"), at::ones({2}));
+  BOOST_TEST(file.string_attribute("g", "of").value_or("") == "mine");
 }
 
 BOOST_AUTO_TEST_CASE(equal_contents_make_equal_files) {

@@ -1,6 +1,7 @@
 // The vocabulary-parallel head against log_softmax of the whole logits in float64.
 #include "archon/loss/log_probs.hpp"
 
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -45,7 +46,7 @@ struct Problem {
   }
 };
 
-/// The same by the definition; log_probs and loss differentiable.
+/// The same by the definition; differentiable.
 struct Reference {
   at::Tensor hidden, weight, log_probs, entropy;
 
@@ -56,7 +57,7 @@ struct Reference {
     const at::Tensor all = at::log_softmax(logits, 1), labels = problem.labels();
     const at::Tensor present = labels.ge(0).to(at::kDouble);
     log_probs = all.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1) * present;
-    entropy = -(all.exp() * all).sum(1).detach() * present;
+    entropy = -(all.exp() * all).sum(1) * present;
   }
 };
 
@@ -116,13 +117,57 @@ BOOST_AUTO_TEST_CASE(log_probs_and_entropy_equal_the_definition) {
       BOOST_TEST((got.log_probs.scalar_type() == at::kFloat));
       ARCHON_CHECK_NEAR(got.log_probs.detach(), want.log_probs.detach(), 2e-6);
       if (problem.vocab > 1 && problem.logit_scale < 100)
-        ARCHON_CHECK_NEAR(got.entropy, want.entropy, 5e-6);
+        ARCHON_CHECK_NEAR(got.entropy.detach(), want.entropy.detach(), 5e-6);
       BOOST_TEST(got.entropy.isfinite().all().item<bool>());
       const at::Tensor probe = noise({problem.tokens}, 9);
       want.log_probs.backward(probe);
       got.log_probs.backward(probe.to(at::kFloat));
       if (problem.vocab > 1) share.check_gradients(want, tp, 1e-5);
     }
+}
+
+BOOST_AUTO_TEST_CASE(gradients_of_entropy_equal_the_definition) {
+  const Communicator tp = world_group();
+  for (const Problem& problem : kProblems)
+    for (const double with_log_probs : {0.0, 1.0})
+      BOOST_TEST_CONTEXT(problem.tokens << " tokens, vocabulary " << problem.vocab
+                                        << ", log-probabilities " << with_log_probs) {
+        if (problem.vocab == 1 || problem.logit_scale > 100) continue;
+        Reference want(problem);
+        const Share share(problem, tp, at::kFloat);
+        const auto got =
+            archon::vocab_parallel_log_probs(share.hidden, share.head, problem.labels(), true);
+        const at::Tensor of_entropy = noise({problem.tokens}, 8);
+        const at::Tensor of_log_probs = noise({problem.tokens}, 9).mul(with_log_probs);
+        (want.entropy * of_entropy + want.log_probs * of_log_probs).sum().backward();
+        (got.entropy * of_entropy + got.log_probs * of_log_probs).sum().backward();
+        share.check_gradients(want, tp, 2e-5);
+      }
+}
+
+// Autograd's answer is checked against the definition's own slope.
+BOOST_AUTO_TEST_CASE(gradients_of_entropy_equal_finite_differences) {
+  const Communicator tp = world_group();
+  const Problem problem = {4, 7, 0.7, 1.0};
+  const Share share(problem, tp, at::kFloat);
+  archon::vocab_parallel_log_probs(share.hidden, share.head, problem.labels(), true)
+      .entropy.sum()
+      .backward();
+  at::Tensor gradient = share.hidden.grad().clone();
+  tp.all_reduce(gradient);
+  const auto entropy_at = [&](const at::Tensor& hidden) {
+    const at::Tensor p = hidden.matmul(problem.weight().t()).div(problem.temperature).softmax(1);
+    return -(p * p.log()).sum(1).mul(problem.labels().ge(0)).sum().item<double>();
+  };
+  const double step = 1e-5;
+  at::Tensor slopes = at::zeros_like(problem.hidden());
+  for (int64_t i = 0; i < slopes.numel(); ++i) {
+    at::Tensor above = problem.hidden().clone(), below = problem.hidden().clone();
+    above.mutable_data_ptr<double>()[i] += step;
+    below.mutable_data_ptr<double>()[i] -= step;
+    slopes.mutable_data_ptr<double>()[i] = (entropy_at(above) - entropy_at(below)) / (2 * step);
+  }
+  ARCHON_CHECK_NEAR(gradient, slopes, 1e-5);
 }
 
 BOOST_AUTO_TEST_CASE(cross_entropy_equals_the_definition) {
@@ -190,12 +235,33 @@ BOOST_AUTO_TEST_CASE(a_token_without_label_has_no_part) {
   const Share share(problem, tp, at::kFloat);
   const at::Tensor labels = problem.labels();
   const auto got = archon::vocab_parallel_log_probs(share.hidden, share.head, labels, true);
-  got.log_probs.backward(noise({10}, 5).to(at::kFloat));
+  (got.log_probs + got.entropy).backward(noise({10}, 5).to(at::kFloat));
   for (int64_t t = 2; t < 10; t += 5) {
     BOOST_TEST(got.log_probs[t].item<float>() == 0);
     BOOST_TEST(got.entropy[t].item<float>() == 0);
     BOOST_TEST(share.hidden.grad()[t].eq(0).all().item<bool>());
   }
+}
+
+// They reach no product: garbage in them touches neither results nor gradients.
+BOOST_AUTO_TEST_CASE(tokens_without_label_are_not_computed) {
+  const Communicator tp = world_group();
+  const Problem problem = {10, 31};
+  const Share clean(problem, tp, at::kFloat), dirty(problem, tp, at::kFloat);
+  const at::Tensor labels = problem.labels();
+  const double nan = std::nan("");
+  for (const Share* share : {&clean, &dirty}) {
+    at::Tensor hidden = share->hidden.detach();
+    if (share == &dirty) hidden.masked_fill_(labels.lt(0).unsqueeze(1), nan);
+    const auto got = archon::vocab_parallel_log_probs(share->hidden, share->head, labels, true);
+    (got.log_probs + got.entropy).backward(noise({10}, 5).to(at::kFloat));
+  }
+  BOOST_TEST(dirty.hidden.grad().equal(clean.hidden.grad()));
+  BOOST_TEST(dirty.weight.grad().equal(clean.weight.grad()));
+  const auto none =
+      archon::vocab_parallel_log_probs(dirty.hidden, dirty.head, at::full_like(labels, -1), true);
+  (none.log_probs + none.entropy).sum().backward();
+  BOOST_TEST(none.entropy.eq(0).all().item<bool>());
 }
 
 BOOST_AUTO_TEST_SUITE_END()

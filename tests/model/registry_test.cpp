@@ -12,17 +12,17 @@ using archon::HfConfig;
 using archon::ModelRegistry;
 using archon::ModelSpec;
 
-ModelSpec spec(const std::string& model_type) {
-  return archon::decoder_model_spec(
+ModelSpec spec(const std::string& model_type, const std::string& plugin = "") {
+  ModelSpec spec = archon::decoder_model_spec(
       model_type, [](const HfConfig& hf) { return archon::parse_decoder_config(hf); });
+  spec.plugin = plugin;
+  return spec;
 }
 
 BOOST_AUTO_TEST_CASE(types_are_found_with_their_plugin) {
   ModelRegistry registry;
-  registry.set_current_plugin("/plugins/one.so");
-  registry.add(spec("one"));
-  registry.set_current_plugin("/plugins/two.so");
-  registry.add(spec("two"));
+  registry.add(spec("one", "/plugins/one.so"));
+  registry.add(spec("two", "/plugins/two.so"));
   BOOST_TEST(registry.find("one").plugin == "/plugins/one.so");
   BOOST_TEST(registry.find("two").plugin == "/plugins/two.so");
   BOOST_TEST(registry.all().size() == 2u);
@@ -39,10 +39,8 @@ BOOST_AUTO_TEST_CASE(unknown_types_list_the_known_ones) {
 
 BOOST_AUTO_TEST_CASE(a_type_registered_twice_names_both_plugins) {
   ModelRegistry registry;
-  registry.set_current_plugin("/plugins/one.so");
-  registry.add(spec("one"));
-  registry.set_current_plugin("/plugins/other.so");
-  check_throws([&] { registry.add(spec("one")); },
+  registry.add(spec("one", "/plugins/one.so"));
+  check_throws([&] { registry.add(spec("one", "/plugins/other.so")); },
                {"\"one\"", "/plugins/one.so", "/plugins/other.so"});
   BOOST_TEST(registry.find("one").plugin == "/plugins/one.so");
 }

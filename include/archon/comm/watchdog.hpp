@@ -17,6 +17,8 @@ class Watchdog {
   /// A time-out of zero means none. One per process at a time: it handles SIGTERM while it lives.
   Watchdog(std::chrono::duration<double> timeout, int rank);
   ~Watchdog();
+  /// The job has come together: this rank is called so from here on, with no collective behind it.
+  void begin_work(int rank);
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,10 @@ class TokenDataset {
   /// Checks what can be checked without the tokens: cu_seqlens starts at 0, rises strictly, ends
   /// at T; every known dataset has T (or N) entries. `vocab_size` bounds token ids; they are
   /// checked as they are read. `fields` are token-aligned float32 datasets that must be there
-  /// ("old_values", "returns", ...). InputError that names file, dataset, place and value.
-  TokenDataset(const std::string& path, int64_t vocab_size, std::vector<std::string> fields = {});
+  /// ("old_values", "returns", ...), in the file `beside` (same sequences) or in this one.
+  /// InputError that names file, dataset, place and value.
+  TokenDataset(const std::string& path, int64_t vocab_size, std::vector<std::string> fields = {},
+               const std::string& beside = "");
 
   int64_t size() const { return static_cast<int64_t>(cu_seqlens_.size()) - 1; }
   int64_t tokens() const { return cu_seqlens_.back(); }
@@ -37,6 +40,8 @@ class TokenDataset {
     return cu_seqlens_[sequence + 1] - cu_seqlens_[sequence];
   }
   const std::vector<int64_t>& cu_seqlens() const { return cu_seqlens_; }
+  /// float64 [N], or undefined where the file has none.
+  const at::Tensor& rewards() const { return rewards_; }
   const std::string& path() const { return file_.path(); }
 
   /// Reads one sequence and checks its token ids and loss mask. Tokens around it are read ahead
@@ -52,14 +57,18 @@ class TokenDataset {
     std::map<std::string, at::Tensor> fields;
   };
 
+  /// The file that holds a field.
+  const h5::File& holder(const std::string& field) const;
   void load_window(int64_t begin, int64_t end) const;
   void check_tokens(const Sequence& sequence) const;
   void check_loss_mask(int64_t sequence, const at::Tensor& mask) const;
 
   h5::File file_;
+  std::optional<h5::File> beside_;
   int64_t vocab_size_;
   std::vector<std::string> fields_;
   std::vector<int64_t> cu_seqlens_;
+  at::Tensor rewards_;
   bool has_loss_mask_ = false;
   mutable Window window_;
   mutable int64_t read_ahead_ = 0;

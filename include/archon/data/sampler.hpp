@@ -9,8 +9,11 @@ namespace archon {
 /// can go on from any step without replaying.
 class Sampler {
  public:
-  /// `batch_sequences` 0 means the whole file at every step.
-  Sampler(int64_t sequences, int64_t batch_sequences, bool shuffle, uint64_t seed);
+  /// `batch_sequences` 0 means the whole file at every step. `unit` neighbouring sequences of the
+  /// file stay together, in their order (the pairs of DPO); InputError where it does not divide
+  /// both numbers.
+  Sampler(int64_t sequences, int64_t batch_sequences, bool shuffle, uint64_t seed,
+          int64_t unit = 1);
 
   int64_t steps_per_epoch() const;
   /// Sequence indices of step `step` (from 1). The last batch of an epoch may be smaller; each
@@ -20,8 +23,9 @@ class Sampler {
 
  private:
   std::vector<int64_t> order(int64_t epoch) const;
-  int64_t sequences_;
-  int64_t batch_sequences_;
+  int64_t unit_;
+  int64_t units_;        // in the file
+  int64_t batch_units_;  // in a step
   bool shuffle_;
   uint64_t seed_;
   mutable int64_t cached_epoch_ = -1;

@@ -29,27 +29,31 @@ class Checkpointing {
   int64_t wish();
   /// Saves after a step if that is due; `state` tells what goes beside the tensors.
   void after_step(int64_t step, int64_t wish, const std::function<Json()>& state);
+  /// Answers wishes while no step can be taken; `step` is the last one done.
+  void while_waiting(int64_t step, int64_t wish, const std::function<Json()>& state);
   /// Whether SIGTERM ends the run after this step.
   bool ended() const { return ended_; }
-  /// Waits for the save under way. From here on SIGTERM ends the process at once.
-  void finish();
+  /// Saves after the last step where saves are planned, and waits until that is done. From here on
+  /// SIGTERM ends the process at once.
+  void finish(const std::function<Json()>& state);
   /// RuntimeFailure when the last save failed.
   void ensure_saved() const;
 
  private:
   using Clock = std::chrono::steady_clock;
+  void answer(int64_t step, int64_t wish, const std::function<Json()>& state);
   void save(int64_t step, const std::function<Json()>& state);
   void tell(const CheckpointResult& result);
   std::string good_one() const;
 
   const SaveOptions& options_;
   std::string folder_;
-  int64_t last_step_;
   const Mesh& mesh_;
   Progress& progress_;
   CheckpointWriter writer_;
   std::optional<OrderlyEnd> orderly_end_;
   bool ended_ = false;
+  int64_t unsaved_ = 0;        // the last step done, where no save followed it
   Clock::time_point begin_;    // of the last save, or of the run
   double seconds_paused_ = 0;  // training stood still for it
   std::string newest_;         // folder of the newest good checkpoint

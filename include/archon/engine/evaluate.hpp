@@ -7,13 +7,13 @@
 namespace archon {
 
 struct EvalResult {
-  double loss = 0;  ///< mean over all targets; 0 when there are none
+  double loss = 0;  ///< the objective's mean; 0 when there is nothing to average
   int64_t sequences = 0;
   int64_t tokens = 0;
   int64_t targets = 0;
 };
 
-/// The objective's mean over all targets of a dataset. Collective over the mesh.
+/// The objective over a whole dataset. Collective over the mesh.
 EvalResult evaluate(const LoadedModel& loaded, const Mesh& mesh, const Batcher& batcher,
                     const Objective& objective);
 

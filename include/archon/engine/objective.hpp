@@ -8,6 +8,7 @@
 #include "archon/data/batch.hpp"
 #include "archon/engine/options.hpp"
 #include "archon/loss/log_probs.hpp"
+#include "archon/loss/statistics.hpp"
 #include "archon/mesh/mesh.hpp"
 #include "archon/model/model.hpp"
 
@@ -20,26 +21,31 @@ struct MicroBatchLoss {
                      ///< micro-batches of all dp ranks
 };
 
-/// What is minimised: the sum over targets of a per-token loss, times `scale` (1 / targets of the
-/// global batch).
-struct Objective {
-  LossKind kind = LossKind::sft;
-  double value_eps_clip = 0.0;
-  PolicyLossOptions policy;
-  bool proximal_is_behaviour = false;
+/// What is minimised: a mean over the global batch, of tokens, sequences or pairs, as a sum of what
+/// its micro-batches add.
+class Objective {
+ public:
+  /// InputError when options do not go together.
+  explicit Objective(LossOptions options = {});
+
+  const LossOptions options;
 
   /// Token-aligned datasets it needs.
   std::vector<std::string> fields() const;
+  /// Neighbouring sequences of the file that belong together.
+  int64_t unit() const { return options.kind == LossKind::dpo ? 2 : 1; }
   /// InputError when the model is not one for this loss.
   void validate(const DecoderConfig& config) const;
+  /// How much a batch has of what the mean is over: targets, sequences with a target, or pairs.
+  double size(const PackedBatch& batch) const;
 
-  /// Forward pass and loss of a whole-stream batch. Collective over the model-parallel group.
+  /// Forward pass and loss of a whole-stream batch, times `scale` (1 / size of the global batch).
+  /// `statistics` (may be null) receives what people watch, the same on every rank of a replica.
+  /// Collective over the model-parallel group.
   MicroBatchLoss operator()(Model& model, const Mesh& mesh, const PackedBatch& batch, double scale,
-                            ActivationObserver* observer = nullptr) const;
+                            ActivationObserver* observer = nullptr,
+                            LossStatistics* statistics = nullptr) const;
 };
-
-/// What a training run minimises.
-Objective make_objective(const TrainOptions& options);
 
 /// This cp rank's part of a packed stream, as the model takes it.
 ModelInput model_input(const PackedBatch& slice);

@@ -8,6 +8,11 @@
 #include <vector>
 
 #include "archon/checkpoint/checkpoint_writer.hpp"
+#include "archon/loss/advantages.hpp"
+#include "archon/loss/aggregate.hpp"
+#include "archon/loss/critic.hpp"
+#include "archon/loss/dpo.hpp"
+#include "archon/loss/kl.hpp"
 #include "archon/loss/policy.hpp"
 #include "archon/mesh/mesh.hpp"
 #include "archon/model/model.hpp"
@@ -37,8 +42,41 @@ struct RunOptions {
   uint64_t seed = 0;
 };
 
-enum class LossKind { sft, critic, grpo, gspo };
+enum class LossKind { sft, critic, grpo, ppo, gspo, sapo, dpo };
 std::string to_string(LossKind kind);
+
+/// The policy that ratios are taken to, and where its log-probabilities come from.
+enum class Proximal {
+  automatic,  ///< the file if it has them, else recompute
+  file,
+  recompute,  ///< the trained model's when the file's turn comes
+  behaviour   ///< the behaviour policy itself
+};
+
+/// What is minimised, and what it is computed from.
+struct LossOptions {
+  LossKind kind = LossKind::sft;
+  Aggregate aggregate = Aggregate::token_mean;
+  double length_divisor = 1.0;  ///< sequence_sum
+  double temperature = 1.0;     ///< of the policies: logits are divided by it
+  PolicyLossOptions policy;
+  double eps_clip_higher = -1;  ///< in place of policy's own; below 0: as policy.eps_clip
+  Proximal proximal = Proximal::automatic;
+  double kl_coefficient = 0;  ///< KL to the reference policy; 0 = off
+  KlEstimator kl_estimator = KlEstimator::k3;
+  bool kl_in_reward = false;       ///< taken off the rewards, in place of added to the loss
+  double entropy_coefficient = 0;  ///< entropy bonus; 0 = off
+  std::string reference;           ///< model of ref_logprobs: HF folder or checkpoint
+  std::string critic_model;        ///< model of old_values: the same
+  AdvantageOptions advantages;            ///< but for the norm and the KL reward
+  std::optional<RewardNorm> reward_norm;  ///< none given: group, or none where there are values
+  CriticLossOptions critic;
+  DpoOptions dpo;
+
+  /// grpo, ppo, gspo, sapo
+  bool is_policy_gradient() const;
+  bool kl_in_loss() const { return kl_coefficient > 0 && !kl_in_reward; }
+};
 enum class OptimizerKind { adamw, sgd };
 
 /// When checkpoints are saved, how, and how many stay.
@@ -67,15 +105,24 @@ struct ProfileOptions {
   int64_t first_step = 2, last_step = 4;
 };
 
+/// Where weights go while training goes on.
+struct WeightSyncOptions {
+  std::string publish;        ///< folder; empty = none
+  int64_t publish_every = 1;  ///< steps
+  int64_t publish_keep = 2;   ///< the newest so many versions stay; 0 = all
+  std::string push_role;      ///< of a program of the same job; empty = none
+  int64_t push_every = 1;     ///< steps
+  bool push_wait = true;      ///< for the consumer, or leave a version out
+  int64_t push_bucket_bytes = int64_t{64} << 20;
+};
+
 struct TrainOptions {
   RunOptions run;
   std::string output;
-  LossKind loss = LossKind::sft;
-  double value_eps_clip = 0.0;         ///< critic; 0 = no clipping
-  PolicyLossOptions policy;            ///< grpo, gspo
-  bool proximal_is_behaviour = false;  ///< grpo, gspo: no proximal policy of its own
-  int64_t steps = 0;                   ///< absolute last step; 0 = take epochs
-  int64_t epochs = 0;
+  LossOptions loss;
+  int64_t steps = 0;             ///< absolute last step; 0 = take epochs
+  int64_t epochs = 0;            ///< passes over the data, over each file of a folder
+  double data_wait = 0;          ///< seconds to wait for another file of a folder
   int64_t batch_sequences = 32;  ///< global, 0 = the whole file
   bool shuffle = true;
   OptimizerKind optimizer = OptimizerKind::adamw;
@@ -90,6 +137,7 @@ struct TrainOptions {
   ProfileOptions profile;
   std::string eval_data;
   int64_t eval_every = 0;
+  WeightSyncOptions sync;
   bool save_hf = true;  ///< write OUTPUT/hf at the end
   int64_t max_shard_bytes = int64_t{5} << 30;
 };

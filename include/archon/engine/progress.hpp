@@ -9,7 +9,8 @@ namespace archon {
 /// Progress on stderr: a bar that is redrawn on a terminal, a plain line now and then elsewhere.
 class Progress {
  public:
-  /// Steps first_step..last_step are to come. Silent unless `enabled` (world rank 0).
+  /// Steps first_step..last_step are to come; last_step 0 = nobody knows how many. Silent unless
+  /// `enabled` (world rank 0).
   Progress(bool enabled, int64_t first_step, int64_t last_step);
   ~Progress();
   Progress(const Progress&) = delete;

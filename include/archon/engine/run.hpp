@@ -12,7 +12,7 @@
 
 namespace archon {
 
-/// The commands of the engine. train, eval, forward and generate are collective over MPI_COMM_WORLD, with
+/// The commands of the engine. train, eval, forward and generate are collective over mpi.world(), with
 /// the same options on every rank. All throw InputError or RuntimeFailure.
 
 /// Trains as asked, and leaves metrics, checkpoints, record and model under `options.output`. False

@@ -11,11 +11,12 @@ namespace archon {
 
 /// What one optimizer step did.
 struct StepResult {
-  double loss = 0;       ///< mean over the targets of the global batch
+  double loss = 0;       ///< mean over the global batch
   double grad_norm = 0;  ///< before clipping
   int64_t tokens = 0;    ///< of the global batch, padding not counted
   int64_t targets = 0;
   bool stepped = false;  ///< false: no targets, or a norm that is not finite
+  LossStatistics::Row statistics;  ///< of the global batch, what the loss makes people watch
 };
 
 /// Makes the optimizer of TrainOptions over a model's parameters; --no-decay patterns are matched
@@ -26,8 +27,9 @@ std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, Model& mo
 /// One training step on `sequences`: forward and backward of every micro-batch, gradients summed
 /// over the mesh, clipped by the global norm, one optimizer step. `recorder` may be null.
 /// Collective over the mesh.
-StepResult train_step(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
-                      const Batcher& batcher, Optimizer& optimizer,
-                      const std::vector<int64_t>& sequences, double lr, GoldenRecorder* recorder);
+StepResult train_step(const TrainOptions& options, const Objective& objective,
+                      const LoadedModel& loaded, const Mesh& mesh, const Batcher& batcher,
+                      Optimizer& optimizer, const std::vector<int64_t>& sequences, double lr,
+                      GoldenRecorder* recorder);
 
 }  // namespace archon

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "archon/engine/options.hpp"
+#include "archon/engine/training_data.hpp"
 #include "archon/io/json.hpp"
 #include "archon/mesh/mesh.hpp"
 
@@ -15,8 +16,11 @@ struct TrainerPosition {
 /// What a checkpoint tells beside tensors, the same on every rank: position, configuration, mesh,
 /// versions, and the state of every rank's random numbers. `sequences` are those of the data set.
 /// Collective over the mesh.
-Json trainer_state(const TrainerPosition& position, const TrainOptions& options, int64_t sequences,
-                   const Mesh& mesh);
+Json trainer_state(const TrainerPosition& position, const DataPosition& data,
+                   const TrainOptions& options, int64_t sequences, const Mesh& mesh);
+
+/// Where in its data a run was; that of an Archon that knew no folders at the start of its one file.
+DataPosition saved_data_position(const Json& state);
 
 /// Takes a state up again; random numbers only on the mesh that it was saved on. Warns of every
 /// option on which the rest of the run depends and which is another one now.

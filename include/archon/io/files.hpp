@@ -22,6 +22,17 @@ void validate_new_file(const std::string& path);
 /// Puts a file's data, or a folder's entries, on the disk (fsync); RuntimeFailure if it cannot.
 void sync_path(const std::string& path);
 
+/// Removes a file or a folder with all that is in it, if there is one; RuntimeFailure if it cannot.
+void remove_tree(const std::string& path);
+
+/// The same for a folder whose presence says that it is complete: its name goes first.
+void hide_and_remove_tree(const std::string& path);
+
+/// Renames a written, synced folder into place, in the same parent. One that has the name already
+/// is replaced in a single step where the system can, and removed (a warning says when that fails).
+/// RuntimeFailure with the reason.
+void replace_folder(const std::string& written, const std::string& path);
+
 /// Reads `count` bytes at `offset` of an open file in as many calls as it takes. Returns how many
 /// there were, fewer where the file ends, or -1 with the reason in errno.
 int64_t read_at(int descriptor, void* bytes, std::size_t count, int64_t offset);

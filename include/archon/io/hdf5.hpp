@@ -51,6 +51,8 @@ class File {
   /// Makes a new file (an old one is replaced) readable by HDF5 1.10, with the root attributes
   /// archon_version, schema and schema_version.
   static File create(const std::string& path, const std::string& schema, int schema_version);
+  /// Opens a file to change it, whoever wrote it.
+  static File edit(const std::string& path);
   /// Opens a file that Archon wrote, to go on writing; InputError if it is not there or is not one.
   static File append(const std::string& path);
   File(File&&) = default;
@@ -89,6 +91,8 @@ class File {
                    at::ScalarType dtype, std::optional<int64_t> rows = {});
   /// Appends rows to a chunked dataset.
   void append_rows(const std::string& dataset, const at::Tensor& rows);
+  /// Takes a dataset out. The file does not become smaller.
+  void remove(const std::string& dataset);
   void write_rows(const std::string& dataset, int64_t begin, const at::Tensor& rows);
 
   void set_attribute(const std::string& object, const std::string& name, const std::string& value);

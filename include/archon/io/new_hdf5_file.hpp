@@ -14,6 +14,8 @@ class NewFile {
   /// As File::create. InputError when no file can be made there: no such folder, no permission,
   /// or something that is no regular file has the name.
   NewFile(const std::string& path, const std::string& schema, int schema_version);
+  /// Begins with all that is in the file `source`, which may be at PATH itself.
+  static NewFile copy_of(const std::string& source, const std::string& path);
   ~NewFile();
   NewFile(const NewFile&) = delete;
   NewFile& operator=(const NewFile&) = delete;
@@ -23,6 +25,9 @@ class NewFile {
   void publish();
 
  private:
+  explicit NewFile(const std::string& path);
+  NewFile(const std::string& path, const std::string& source);
+
   std::string path_;
   std::string temporary_;  // empty once published
   std::optional<File> file_;

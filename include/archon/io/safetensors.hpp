@@ -7,11 +7,18 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "archon/io/mapped_file.hpp"
 
 namespace archon {
+
+/// BFloat16 -> "BF16"; RuntimeFailure for types that safetensors files of Archon do not hold.
+std::string_view safetensors_dtype_name(at::ScalarType dtype);
+
+/// Texts that a safetensors file holds beside its tensors, by name.
+using SafetensorsMetadata = std::map<std::string, std::string>;
 
 /// Where and what one tensor of a safetensors file is.
 struct SafetensorsEntry {
@@ -70,7 +77,7 @@ struct SafetensorsSpec {
   std::vector<int64_t> shape;
 };
 
-/// Writes `specs` in order as model.safetensors, or as model-0000i-of-0000n.safetensors plus an
+/// Writes `specs`, with `metadata`, in order as model.safetensors, or as model-0000i-of-0000n.safetensors plus an
 /// index when they exceed `max_shard_bytes`. `produce` is called once per tensor, in order, on
 /// every rank that calls this; where `write` is false nothing touches the disk (so that ranks can
 /// take part in gathering what one of them writes). Files are written beside, synced and renamed
@@ -79,6 +86,6 @@ struct SafetensorsSpec {
 void write_safetensors_folder(const std::string& folder, const std::vector<SafetensorsSpec>& specs,
                               std::int64_t max_shard_bytes,
                               const std::function<at::Tensor(const SafetensorsSpec&)>& produce,
-                              bool write);
+                              bool write, const SafetensorsMetadata& metadata = {});
 
 }  // namespace archon

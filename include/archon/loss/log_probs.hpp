@@ -23,13 +23,13 @@ struct VocabParallelHead {
 
 struct LogProbs {
   at::Tensor log_probs;  ///< float32 [tokens]; 0 where the label is negative
-  at::Tensor entropy;    ///< float32 [tokens] of the whole distribution; 0 where no label; only
-                         ///< if asked for, and without gradient
+  at::Tensor entropy;    ///< float32 [tokens] of the whole distribution; 0 where the label is
+                         ///< negative; only if asked for
 };
 
 /// log softmax(hidden · headᵀ / temperature)[label] for hidden [tokens, hidden_size] and labels
-/// int64 [tokens] (negative: none). Differentiable in hidden and weight; backward recomputes the
-/// logits of each chunk.
+/// int64 [tokens] (negative: none; such tokens cost nothing). Both results are differentiable in
+/// hidden and weight; backward recomputes the logits of each chunk.
 LogProbs vocab_parallel_log_probs(const at::Tensor& hidden, const VocabParallelHead& head,
                                   const at::Tensor& labels, bool with_entropy = false);
 

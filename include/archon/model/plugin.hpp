@@ -1,6 +1,6 @@
 #pragma once
 
-/// The one header a model plugin includes.
+/// The one header a plugin includes: of model architectures, of reward functions, or of both.
 ///
 /// A plugin is a shared object that holds a descriptor in the ELF section ".archon_plugin", which
 /// the loader reads before it opens the file, and one register function:
@@ -11,7 +11,7 @@
 ///     }
 ///
 /// where `parse` is a DecoderConfig(const archon::HfConfig&). One ARCHON_PLUGIN per shared object;
-/// it may register several architectures.
+/// it may register several architectures and rewards (archon/model/reward.hpp shows one).
 
 #include <torch/headeronly/version.h>
 
@@ -19,6 +19,7 @@
 #include <cstdint>
 
 #include "archon/model/registry.hpp"
+#include "archon/model/reward.hpp"
 
 namespace archon {
 
@@ -67,13 +68,24 @@ constexpr PluginDescriptor make_plugin_descriptor(const char (&torch)[T], const 
   return descriptor;
 }
 
+/// What a plugin's register function adds to. It names the plugin's file in all that is added.
+class PluginRegistry {
+ public:
+  explicit PluginRegistry(std::string file) : file_(std::move(file)) {}
+  void add(ModelSpec spec) const;
+  void add_reward(std::string name, std::function<std::unique_ptr<RewardFunction>()> make) const;
+
+ private:
+  std::string file_;
+};
+
 }  // namespace archon
 
 #define ARCHON_PLUGIN_SECTION ".archon_plugin"
 #define ARCHON_PLUGIN_REGISTER archon_register_plugin
 
 /// Defines the descriptor and begins the register function, whose body follows. `NAME` and
-/// `VERSION` are string literals; `registry` names the archon::ModelRegistry& of the body.
+/// `VERSION` are string literals; `registry` names the archon::PluginRegistry& of the body.
 #define ARCHON_PLUGIN(NAME, VERSION, registry)                                                     \
   namespace {                                                                                      \
   __attribute__((                                                                                  \
@@ -83,4 +95,4 @@ constexpr PluginDescriptor make_plugin_descriptor(const char (&torch)[T], const 
       ::archon::make_plugin_descriptor(TORCH_VERSION, NAME, VERSION);                              \
   }                                                                                                \
   extern "C" __attribute__((visibility("default"))) void ARCHON_PLUGIN_REGISTER(                   \
-      [[maybe_unused]] ::archon::ModelRegistry& registry)
+      [[maybe_unused]] const ::archon::PluginRegistry& registry)

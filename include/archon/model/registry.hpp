@@ -21,7 +21,7 @@ struct ModelSpec {
   /// numbers and a configuration that would work), then hand the model its groups.
   std::function<void(Model&, const Communicator& tp)> apply_tp;
   std::function<void(Model&, const Communicator& cp, int tp_size)> apply_cp;
-  std::string plugin;  ///< file it came from; set by the registry
+  std::string plugin = "(built in)";  ///< file it came from
 };
 
 /// The head rules: heads % tp, kv heads % tp, (heads/tp) % cp all 0; kv heads per tp rank a
@@ -43,12 +43,9 @@ class ModelRegistry {
   /// InputError that lists the known types.
   const ModelSpec& find(const std::string& model_type) const;
   std::vector<const ModelSpec*> all() const;
-  /// The file that specs added from now on come from; for messages and `archon plugins`.
-  void set_current_plugin(std::string file) { current_plugin_ = std::move(file); }
 
  private:
   std::map<std::string, ModelSpec> specs_;
-  std::string current_plugin_ = "(built in)";
 };
 
 }  // namespace archon

@@ -64,6 +64,7 @@ std::vector<std::string> write_hf_companions(const HfConfig& hf, const std::stri
 /// world rank 0 writes.
 void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
                     const std::string& source_folder, const std::string& folder,
-                    at::ScalarType dtype, std::int64_t max_shard_bytes);
+                    at::ScalarType dtype, std::int64_t max_shard_bytes,
+                    const SafetensorsMetadata& metadata = {});
 
 }  // namespace archon

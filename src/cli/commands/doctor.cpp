@@ -51,15 +51,16 @@ Finding agree(const Finding& mine, const Communicator& world) {
   return {Status::failed, world.size() == 1 ? text : fmt::format("rank {}: {}", speaker, text)};
 }
 
-Communicator world_communicator() {
+Communicator world_communicator(MPI_Comm world) {
   MPI_Comm copy = MPI_COMM_NULL;
-  ARCHON_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &copy));
+  ARCHON_MPI(MPI_Comm_dup(world, &copy));
   return {MpiComm(copy), "world"};
 }
 
-Communicator host_communicator(int rank) {
+Communicator host_communicator(const MpiEnvironment& mpi) {
   MPI_Comm host = MPI_COMM_NULL;
-  ARCHON_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &host));
+  ARCHON_MPI(MPI_Comm_split_type(mpi.world(), MPI_COMM_TYPE_SHARED, mpi.world_rank(), MPI_INFO_NULL,
+                                 &host));
   return {MpiComm(host), "host"};
 }
 
@@ -81,8 +82,8 @@ class DoctorCommand : public ParallelCommand {
   }
 
   int run(MpiEnvironment& mpi) override {
-    const auto world = world_communicator();
-    const auto host = host_communicator(mpi.world_rank());
+    const auto world = world_communicator(mpi.world());
+    const auto host = host_communicator(mpi);
     // Threads come before anything that computes: LibTorch's pool starts with its first work.
     const std::vector<Check> checks = {
         {"threads", [&] { return check_threads(mpi.ranks_sharing_cores()); }},

@@ -3,11 +3,21 @@
 
 #include "archon/model/plugin_loader.hpp"
 #include "archon/model/registry.hpp"
+#include "archon/model/reward.hpp"
 #include "command.hpp"
 #include "table.hpp"
 
 namespace archon::cli {
 namespace {
+
+/// A name and the plugin that registered it.
+std::vector<std::string> row(const std::string& name, const std::string& file,
+                             const std::vector<LoadedPlugin>& plugins) {
+  const auto plugin = std::find_if(plugins.begin(), plugins.end(),
+                                   [&](const LoadedPlugin& each) { return each.file == file; });
+  const bool found = plugin != plugins.end();
+  return {name, found ? plugin->name : "-", found ? plugin->version : "-", file};
+}
 
 class PluginsCommand : public LocalCommand {
   void declare(OptionSet& options) override {
@@ -31,17 +41,16 @@ class PluginsCommand : public LocalCommand {
     const auto plugins = load_plugins(files_);
     if (plugins.empty())
       log::warning("no plugin found; set ARCHON_PLUGIN_PATH, or give --plugin FILE");
-    Table table;
-    table.add({"model_type", "plugin", "version", "file"});
-    for (const ModelSpec* spec : ModelRegistry::instance().all()) {
-      const auto plugin =
-          std::find_if(plugins.begin(), plugins.end(),
-                       [&](const LoadedPlugin& each) { return each.file == spec->plugin; });
-      const bool found = plugin != plugins.end();
-      table.add({spec->model_type, found ? plugin->name : "-", found ? plugin->version : "-",
-                 spec->plugin});
-    }
-    table.print(std::cout);
+    Table models, rewards;
+    models.add({"model_type", "plugin", "version", "file"});
+    for (const ModelSpec* spec : ModelRegistry::instance().all())
+      models.add(row(spec->model_type, spec->plugin, plugins));
+    rewards.add({"reward", "plugin", "version", "file"});
+    for (const RewardSpec* spec : RewardRegistry::instance().all())
+      rewards.add(row(spec->name, spec->plugin, plugins));
+    models.print(std::cout);
+    std::cout << '\n';
+    rewards.print(std::cout);
     return 0;
   }
 

@@ -29,6 +29,8 @@ class TrainCommand : public ParallelCommand {
              "options from a file, one of them replaced"}};
   }
 
+  std::string peer_role() const override { return train_.sync.push_role; }
+
   int run(MpiEnvironment& mpi) override {
     load_plugins(session_.plugins);
     return run_train(train_, mpi) ? 0 : kExitTerminated;

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <memory>
+
+#include "archon/comm/mpi.hpp"
+#include "archon/engine/loaded_model.hpp"
+#include "archon/engine/options.hpp"
+#include "archon/engine/progress.hpp"
+
+namespace archon {
+
+class WeightPublisher;
+class WeightPush;
+
+/// Hands a run's weights to others while it trains: to a folder (--publish) and to a program beside
+/// it (--push-weights). A version is the number of steps that its weights have seen. All calls are
+/// collective over the mesh.
+class WeightSync {
+ public:
+  /// Connects to the consumer, if one is asked for. All arguments must outlive it.
+  WeightSync(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
+             const MpiEnvironment& mpi, Progress& progress);
+  ~WeightSync();
+  WeightSync(const WeightSync&) = delete;
+  WeightSync& operator=(const WeightSync&) = delete;
+
+  /// Hands on the weights as they are after `step` where that is due: at the first call and the
+  /// last step, and between them every so many steps.
+  void offer(int64_t step);
+  /// Tells the consumer that no more will come; waits until it asks.
+  void finish();
+
+ private:
+  const WeightSyncOptions& options_;
+  int64_t last_step_;
+  bool started_ = false;
+  std::unique_ptr<WeightPublisher> publisher_;
+  std::unique_ptr<WeightPush> push_;
+};
+
+}  // namespace archon

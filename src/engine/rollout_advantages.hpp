@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "archon/engine/objective.hpp"
+#include "archon/io/hdf5.hpp"
+
+/// Advantages and returns of a file of rollouts; world rank 0 alone, O(tokens) of memory.
+namespace archon {
+
+/// Token-aligned datasets that they are computed from, beside the rewards.
+std::vector<std::string> advantage_inputs(const LossOptions& loss);
+
+/// InputError for rewards and groups that allow no advantages, by name, before anything is
+/// computed.
+void check_rewards(const std::string& data, const Objective& objective);
+
+/// Adds /advantages (and /returns where there are values) to `prepared`, whose datasets come before
+/// those of `data`.
+void write_advantages(const std::string& data, h5::File& prepared, const Objective& objective);
+
+}  // namespace archon

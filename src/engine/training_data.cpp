@@ -1,0 +1,89 @@
+#include "archon/engine/training_data.hpp"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "archon/base/error.hpp"
+#include "archon/base/log.hpp"
+#include "archon/comm/rank_zero.hpp"
+#include "archon/io/files.hpp"
+
+namespace archon {
+namespace fs = std::filesystem;
+
+TrainingData::TrainingData(const TrainOptions& options, const LoadedModel& loaded,
+                           const Objective& objective, const Mesh& mesh)
+    : options_(options),
+      loaded_(loaded),
+      objective_(objective),
+      mesh_(mesh),
+      feed_(options.run.data, mesh.world()),
+      preparation_(options, loaded, objective, mesh) {}
+
+/// Where what was computed for a file lies.
+std::string TrainingData::prepared(const std::string& output, const std::string& name) const {
+  return output + "/prepared/" + name;
+}
+
+void TrainingData::use(const std::string& name, const std::string& beside) {
+  batcher_.emplace(options_.run, feed_.path(name), loaded_.model->config(), mesh_,
+                   DataNeeds{objective_.fields(), beside, objective_.unit()});
+  sampler_.emplace(batcher_->dataset().size(), options_.batch_sequences, options_.shuffle,
+                   options_.run.seed + position_.consumed.size(), objective_.unit());
+  position_.file = name;
+}
+
+void TrainingData::resume(const DataPosition& position, const std::string& run) {
+  position_ = position;
+  // The one file may have moved since.
+  if (!is_folder()) position_.file = *feed_.next({});
+  if (position_.file.empty()) return;
+  std::string beside;
+  if (!preparation_.lacking(feed_.path(position_.file)).empty()) {
+    beside = prepared(options_.output, position_.file);
+    const std::string there = prepared(run, position.file);
+    check_on_rank_zero(mesh_.world(), [&] {
+      std::error_code error;
+      ensure_writable_folder(parent_folder(beside));
+      if (!fs::equivalent(there, beside, error))
+        fs::copy_file(there, beside, fs::copy_options::overwrite_existing, error);
+      ARCHON_VALIDATE(
+          fs::exists(beside, error),
+          "{} is missing: it holds what was computed from the weights before step {}, which the "
+          "steps after the checkpoint need; bring it back, or take a checkpoint of another file",
+          there, position.began + 1);
+    });
+    preparation_.check(beside, position.began);
+  }
+  use(position_.file, beside);
+}
+
+bool TrainingData::ready_after(int64_t step) {
+  if (!position_.file.empty()) return true;
+  const auto name = feed_.next(position_.consumed);
+  if (!name) return false;
+  position_.began = step;
+  const std::string data = feed_.path(*name);
+  std::string beside;
+  if (!preparation_.lacking(data).empty()) {
+    beside = prepared(options_.output, *name);
+    check_on_rank_zero(mesh_.world(), [&] { ensure_writable_folder(parent_folder(beside)); });
+    preparation_.run(data, beside, step);
+  }
+  use(*name, beside);
+  if (objective_.fields().empty()) return true;
+  // What is wrong in a file of rollouts is said before its first step.
+  check_on_rank_zero(mesh_.world(), [&] {
+    for (int64_t i = 0; i < batcher_->dataset().size(); ++i) batcher_->dataset().read(i);
+  });
+  return true;
+}
+
+void TrainingData::done(int64_t step) {
+  if (!is_folder()) return;
+  const int64_t steps = std::max<int64_t>(options_.epochs, 1) * sampler_->steps_per_epoch();
+  if (step - position_.began < steps) return;
+  position_.consumed.push_back(std::exchange(position_.file, ""));
+}
+
+}  // namespace archon

@@ -1,0 +1,33 @@
+#pragma once
+
+#include "archon/engine/loaded_model.hpp"
+#include "archon/engine/options.hpp"
+#include "archon/engine/progress.hpp"
+
+namespace archon {
+
+/// Publishes weights as HuggingFace folders DIR/version-00000010 with DIR/latest, a symbolic link,
+/// beside them. A name that can be seen is complete.
+class WeightPublisher {
+ public:
+  /// InputError when nothing can be written to the folder. Collective over the mesh; all arguments
+  /// must outlive it.
+  WeightPublisher(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
+                  Progress& progress);
+  /// Collective over the mesh.
+  void publish(int64_t version);
+
+ private:
+  void show(const std::string& written, int64_t version) const;
+  void prune(int64_t newest) const;
+  std::string path(const std::string& name) const { return folder_ + "/" + name; }
+
+  std::string folder_;
+  int64_t keep_;
+  int64_t max_shard_bytes_;
+  const LoadedModel& loaded_;
+  const Mesh& mesh_;
+  Progress& progress_;
+};
+
+}  // namespace archon
