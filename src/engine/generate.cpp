@@ -90,8 +90,7 @@ class GenerateRun {
  public:
   GenerateRun(const GenerateOptions& options, MpiEnvironment& mpi)
       : options_(options),
-        mesh_(generation_mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size())),
-              MPI_COMM_WORLD),
+        mesh_(generation_mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size())), mpi.world()),
         loaded_(load_model(options.run.model, mesh_, options.run.dtype, unsharded())),
         prompts_(options.run.data, loaded_.model->config().vocab_size) {
     ARCHON_VALIDATE(!loaded_.model->config().critic,
@@ -139,10 +138,10 @@ class GenerateRun {
       tokens += rollout.completion_length();
       longest = std::max(longest, rollout.completion_length());
     }
-    return {
-        {"prompts", prompts_.size()}, {"rollouts", rollouts.size()},
-        {"tokens", tokens},           {"longest", longest},
-        {"seconds", seconds},         {"tokens_per_second", static_cast<double>(tokens) / seconds}};
+    const double speed = static_cast<double>(tokens) / seconds;
+    return {{"prompts", prompts_.size()}, {"rollouts", rollouts.size()},
+            {"tokens", tokens},           {"longest", longest},
+            {"seconds", seconds},         {"tokens_per_second", speed}};
   }
 
   void write_settings() {
