@@ -92,7 +92,7 @@ class GenerateRun {
   GenerateRun(const GenerateOptions& options, MpiEnvironment& mpi)
       : options_(options),
         mesh_(generation_mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size())),
-              MPI_COMM_WORLD),
+              mpi.world()),
         loaded_(load_model(options.run.model, mesh_, options.run.dtype, unsharded())),
         prompts_(options.run.data, loaded_.model->config().vocab_size) {
     ARCHON_VALIDATE(!loaded_.model->config().critic,
