@@ -5,7 +5,7 @@
 #   job_scripts/grpo_demo.sh [--seeds "N..."] [--rounds N] [--clean] [--output DIR]
 #
 #   --seeds "N..." one run for each [1]
-#   --rounds N     rounds of generating, rewarding and training [40]
+#   --rounds N     rounds of generating, rewarding and training [20]
 #   --clean        remove what earlier runs with these seeds left
 #   --output DIR   where everything goes [out/grpo in the repository]
 #   --help         this text
@@ -33,7 +33,7 @@ longest_answer=4 # two digits, a newline, and one more for what is wrong
 evaluate_every=5
 
 parse_options() {
-  seeds=1 rounds=40 clean=no output=$archon_root/out/grpo
+  seeds=1 rounds=20 clean=no output=$archon_root/out/grpo
   while [[ $# -gt 0 ]]; do
     case $1 in
       --seeds) need_value "$1" $#; seeds=$2; shift 2 ;;
@@ -47,7 +47,7 @@ parse_options() {
   [[ $seeds =~ ^[0-9]+(\ +[0-9]+)*$ ]] ||
     fail 2 "--seeds '$seeds' are not numbers with blanks between" "give, for one, --seeds '1 2 3'"
   [[ $rounds =~ ^[1-9][0-9]*$ ]] ||
-    fail 2 "--rounds $rounds is not a number of at least 1" "leave it out for 40"
+    fail 2 "--rounds $rounds is not a number of at least 1" "leave it out for 20"
   output=$(realpath -m -- "$output")
 }
 
@@ -144,7 +144,7 @@ for seed in seeds:
         file["step"], file["accuracy"], file["reward"] = rounds.astype(int), accuracy, reward
     gains.append(accuracy[-1] - accuracy[0])
     print(f"{seed:>4}  {accuracy[0]:18.1%}  {accuracy[-1]:10.1%}  {100 * gains[-1]:+.1f} points")
-sys.exit(min(gains) < needed)
+sys.exit(bool(min(gains) < needed))
 PYTHON
 }
 

@@ -52,11 +52,11 @@ bool WeightPush::is_asked(int64_t version, bool wait) {
   return !gone_;
 }
 
-void WeightPush::push(int64_t version, bool wait) {
+bool WeightPush::push(int64_t version, bool wait) {
   const ActivityScope sending(Activity::io, "push");
   const StageScope stage("push of weights");
   const bool asked = link_ && !gone_ && is_asked(version, wait);
-  if (mesh_.world().all_reduce(int64_t{asked}, ReduceOp::max) == 0) return;
+  if (mesh_.world().all_reduce(int64_t{asked}, ReduceOp::max) == 0) return false;
   if (link_) send_begin(version);
   for_each_whole_tensor(
       *loaded_.model, loaded_.spec->adapter, mesh_,
@@ -64,6 +64,7 @@ void WeightPush::push(int64_t version, bool wait) {
       [&](const std::string&, const at::Tensor& whole) {
         if (link_) send_tensor(whole.to(dtype_).contiguous());
       });
+  return true;
 }
 
 void WeightPush::send_begin(int64_t version) {

@@ -19,8 +19,8 @@ class WeightPush {
   WeightPush(const WeightSyncOptions& options, const LoadedModel& loaded, const Mesh& mesh,
              int leader, Progress& progress);
   /// Sends this version when the consumer asks for one: waits for that, or else leaves the version
-  /// out. Nothing once the consumer said goodbye.
-  void push(int64_t version, bool wait);
+  /// out. Nothing once the consumer said goodbye. Whether it was sent.
+  bool push(int64_t version, bool wait);
   /// Answers the consumer's next request, whenever it comes, with the end.
   void finish();
 

@@ -7,7 +7,7 @@ namespace archon {
 
 WeightSync::WeightSync(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
                        const MpiEnvironment& mpi, Progress& progress)
-    : options_(options.sync), last_step_(options.steps) {
+    : options_(options.sync) {
   if (!options_.publish.empty())
     publisher_ = std::make_unique<WeightPublisher>(options, loaded, mesh, progress);
   if (!options_.push_role.empty())
@@ -17,15 +17,26 @@ WeightSync::WeightSync(const TrainOptions& options, const LoadedModel& loaded, c
 WeightSync::~WeightSync() = default;
 
 void WeightSync::offer(int64_t step) {
-  const bool in_any_case = !started_ || step == last_step_;
-  started_ = true;
-  if (publisher_ && (in_any_case || step % options_.publish_every == 0)) publisher_->publish(step);
-  if (push_ && (in_any_case || step % options_.push_every == 0))
-    push_->push(step, in_any_case || options_.push_wait);
+  const bool first = latest_ < 0;
+  latest_ = step;
+  if (publisher_ && (first || step % options_.publish_every == 0)) publish();
+  if (push_ && (first || step % options_.push_every == 0)) push(first || options_.push_wait);
 }
 
 void WeightSync::finish() {
-  if (push_) push_->finish();
+  if (publisher_ && published_ < latest_) publish();
+  if (!push_) return;
+  if (pushed_ < latest_) push(/*wait=*/true);
+  push_->finish();
+}
+
+void WeightSync::publish() {
+  publisher_->publish(latest_);
+  published_ = latest_;
+}
+
+void WeightSync::push(bool wait) {
+  if (push_->push(latest_, wait)) pushed_ = latest_;
 }
 
 }  // namespace archon

@@ -24,16 +24,19 @@ class WeightSync {
   WeightSync(const WeightSync&) = delete;
   WeightSync& operator=(const WeightSync&) = delete;
 
-  /// Hands on the weights as they are after `step` where that is due: at the first call and the
-  /// last step, and between them every so many steps.
+  /// Hands on the weights as they are after `step` where that is due: at the first call, and then
+  /// every so many steps.
   void offer(int64_t step);
-  /// Tells the consumer that no more will come; waits until it asks.
+  /// Hands on the last weights offered, if they were not; tells the consumer that no more will come,
+  /// and waits until it asks.
   void finish();
 
  private:
+  void publish();
+  void push(bool wait);
+
   const WeightSyncOptions& options_;
-  int64_t last_step_;
-  bool started_ = false;
+  int64_t latest_ = -1, published_ = -1, pushed_ = -1;  // steps
   std::unique_ptr<WeightPublisher> publisher_;
   std::unique_ptr<WeightPush> push_;
 };
