@@ -34,8 +34,7 @@ std::vector<int64_t> stop_tokens(const GenerateOptions& options, const LoadedMod
     return *options.stop_tokens;
   }
   const std::string settings = loaded.folder + "/generation_config.json";
-  const Json json =
-      std::filesystem::exists(settings) ? read_json_file(settings) : loaded.hf.json();
+  const Json json = std::filesystem::exists(settings) ? read_json_file(settings) : loaded.hf.json();
   const auto eos = json.find("eos_token_id");
   if (eos == json.end()) return {};
   if (eos->is_number_integer()) return {eos->get<int64_t>()};
@@ -91,8 +90,7 @@ class GenerateRun {
  public:
   GenerateRun(const GenerateOptions& options, MpiEnvironment& mpi)
       : options_(options),
-        mesh_(generation_mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size())),
-              mpi.world()),
+        mesh_(generation_mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size())), mpi.world()),
         loaded_(load_model(options.run.model, mesh_, options.run.dtype, unsharded())),
         prompts_(options.run.data, loaded_.model->config().vocab_size) {
     ARCHON_VALIDATE(!loaded_.model->config().critic,
@@ -140,12 +138,10 @@ class GenerateRun {
       tokens += rollout.completion_length();
       longest = std::max(longest, rollout.completion_length());
     }
-    return {{"prompts", prompts_.size()},
-            {"rollouts", rollouts.size()},
-            {"tokens", tokens},
-            {"longest", longest},
-            {"seconds", seconds},
-            {"tokens_per_second", static_cast<double>(tokens) / seconds}};
+    const double speed = static_cast<double>(tokens) / seconds;
+    return {{"prompts", prompts_.size()}, {"rollouts", rollouts.size()},
+            {"tokens", tokens},           {"longest", longest},
+            {"seconds", seconds},         {"tokens_per_second", speed}};
   }
 
   void write_settings() {

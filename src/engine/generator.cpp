@@ -149,8 +149,7 @@ std::vector<Rollout> Generator::step() {
                          .log_probs = {}},
                         prompt->cache->fork(),
                         room_for(*prompt)});
-  while (!waiting_.empty() && waiting_.front().samples == options_.group_size)
-    waiting_.pop_front();
+  while (!waiting_.empty() && waiting_.front().samples == options_.group_size) waiting_.pop_front();
   if (running_.empty()) return {};
 
   const DrawnTokens drawn = draw();

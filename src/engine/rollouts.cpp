@@ -39,7 +39,10 @@ std::vector<Rollout> collect_rollouts(const std::vector<Rollout>& mine, const Me
   auto log_prob = log_probs.begin();
   for (std::size_t i = 0; i < facts.size(); i += 4) {
     const int64_t length = facts[i + 3], completion = length - facts[i + 2];
-    all.push_back({facts[i], facts[i + 1], facts[i + 2], {token, token + length},
+    all.push_back({facts[i],
+                   facts[i + 1],
+                   facts[i + 2],
+                   {token, token + length},
                    {log_prob, log_prob + completion}});
     token += length;
     log_prob += completion;

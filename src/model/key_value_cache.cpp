@@ -69,7 +69,8 @@ void attend(const at::Tensor& out, const CachedStream& stream) {
               const int64_t kv_head = task % kv_heads, head = kv_head * group;
               const KeyValueCache& cache = *stream.caches[sequence];
               int64_t seen = stream.before(sequence);
-              for (int64_t t = stream.cu_seqlens[sequence]; t < stream.cu_seqlens[sequence + 1]; ++t)
+              for (int64_t t = stream.cu_seqlens[sequence]; t < stream.cu_seqlens[sequence + 1];
+                   ++t)
                 kernels.attend({stream.row<T>(t, head), group, d, cache.blocks().data(),
                                 cache.head_offset(stream.layer, kv_head), ++seen,
                                 out.data_ptr<T>() + t * out.stride(0) + head * d},

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "archon/engine/run.hpp"
+#include "archon/io/hdf5.hpp"
 #include "archon/io/json.hpp"
 #include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
@@ -80,8 +81,7 @@ struct Rollouts {
 /// The golden may have fewer tokens behind a prompt.
 void check_beginnings(const Rollouts& want, const Rollouts& got) {
   BOOST_REQUIRE_EQUAL(want.size(), got.size());
-  for (std::size_t i = 0; i < want.size(); ++i)
-    BOOST_TEST_CONTEXT("rollout " << i)
+  for (std::size_t i = 0; i < want.size(); ++i) BOOST_TEST_CONTEXT("rollout " << i)
   for (int64_t t = 0; t < want.offsets[i + 1] - want.offsets[i]; ++t) {
     const int64_t a = want.offsets[i] + t, b = got.offsets[i] + t;
     BOOST_REQUIRE_EQUAL(want.tokens[a], got.tokens[b]);
@@ -130,7 +130,8 @@ BOOST_TEST_GLOBAL_FIXTURE(LoadedPlugins);
 
 BOOST_AUTO_TEST_CASE(greedy_equals_huggingface_and_recomputation) {
   for (const std::string& name : kCases)
-    for (const MeshShape& shape : meshes(name)) BOOST_TEST_CONTEXT(name << " on " << to_string(shape)) {
+    for (const MeshShape& shape : meshes(name))
+      BOOST_TEST_CONTEXT(name << " on " << to_string(shape)) {
         GenerateOptions options = options_for(name, shape, "greedy");
         options.temperature = 0;
         generate(options);
@@ -143,7 +144,8 @@ BOOST_AUTO_TEST_CASE(greedy_equals_huggingface_and_recomputation) {
 
 BOOST_AUTO_TEST_CASE(samples_are_those_of_one_rank) {
   for (const std::string& name : kCases)
-    for (const MeshShape& shape : meshes(name)) BOOST_TEST_CONTEXT(name << " on " << to_string(shape)) {
+    for (const MeshShape& shape : meshes(name))
+      BOOST_TEST_CONTEXT(name << " on " << to_string(shape)) {
         GenerateOptions options = sampling_options(name, shape);
         if (shape.size() > 1) {  // other batches, too
           options.batch_sequences = 4;

@@ -20,7 +20,8 @@ namespace archon {
 ///
 /// What a rollout becomes depends on its prompt, its place (group and sample) and the seed, not on
 /// what else runs: up to rounding it is the same for every batch and mesh. Needs a mesh with cp = 1
-/// and a model whose values stay gathered (ShardMode::none) and do not change; both must outlive it.
+/// and a model whose values stay gathered (ShardMode::none) and do not change; both must outlive
+/// it.
 class Generator {
  public:
   Generator(Model& model, const Mesh& mesh, const GenerateOptions& options,

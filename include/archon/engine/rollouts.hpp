@@ -11,11 +11,11 @@ namespace archon {
 
 /// A prompt and what a model wrote behind it.
 struct Rollout {
-  int64_t group = 0;               ///< index of the prompt in its file
-  int64_t sample = 0;              ///< which of the prompt's rollouts
+  int64_t group = 0;   ///< index of the prompt in its file
+  int64_t sample = 0;  ///< which of the prompt's rollouts
   int64_t prompt_length = 0;
-  std::vector<int64_t> tokens;     ///< prompt and completion
-  std::vector<float> log_probs;    ///< of the completion's tokens, as they were drawn
+  std::vector<int64_t> tokens;   ///< prompt and completion
+  std::vector<float> log_probs;  ///< of the completion's tokens, as they were drawn
 
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
   int64_t completion_length() const { return length() - prompt_length; }
