@@ -138,10 +138,10 @@ class GenerateRun {
       tokens += rollout.completion_length();
       longest = std::max(longest, rollout.completion_length());
     }
-    const double speed = static_cast<double>(tokens) / seconds;
-    return {{"prompts", prompts_.size()}, {"rollouts", rollouts.size()},
-            {"tokens", tokens},           {"longest", longest},
-            {"seconds", seconds},         {"tokens_per_second", speed}};
+    return {
+        {"prompts", prompts_.size()}, {"rollouts", rollouts.size()},
+        {"tokens", tokens},           {"longest", longest},
+        {"seconds", seconds},         {"tokens_per_second", static_cast<double>(tokens) / seconds}};
   }
 
   void write_settings() {

@@ -65,8 +65,8 @@ std::vector<T> read(const h5::File& file, const std::string& dataset, at::Scalar
 }
 
 /// A file of rollouts, or one like it.
-struct GeneratedFile {
-  explicit GeneratedFile(const std::string& path) {
+struct RolloutFile {
+  explicit RolloutFile(const std::string& path) {
     const h5::File file = h5::File::open(path);
     tokens = read<int64_t>(file, "/input_ids", at::kLong);
     offsets = read<int64_t>(file, "/cu_seqlens", at::kLong);
@@ -79,7 +79,7 @@ struct GeneratedFile {
 };
 
 /// The golden may have fewer tokens behind a prompt.
-void check_beginnings(const GeneratedFile& want, const GeneratedFile& got) {
+void check_beginnings(const RolloutFile& want, const RolloutFile& got) {
   BOOST_REQUIRE_EQUAL(want.size(), got.size());
   for (std::size_t i = 0; i < want.size(); ++i) BOOST_TEST_CONTEXT("rollout " << i)
   for (int64_t t = 0; t < want.offsets[i + 1] - want.offsets[i]; ++t) {
@@ -102,7 +102,7 @@ void check_forward(const GenerateOptions& options, bool greedy) {
   forward.temperature = greedy ? 1.0 : options.temperature;
   run_forward(forward, test_environment());
   if (!speaks()) return;
-  const GeneratedFile rollouts(options.output);
+  const RolloutFile rollouts(options.output);
   const h5::File file = h5::File::open(forward.output);
   const auto log_probs = read<float>(file, "/logprobs", at::kFloat);
   const at::Tensor best = file.read("/logits").argmax(1);
@@ -137,8 +137,8 @@ BOOST_AUTO_TEST_CASE(greedy_equals_huggingface_and_recomputation) {
         generate(options);
         check_forward(options, true);
         if (speaks())
-          check_beginnings(GeneratedFile(golden_folder(name) + "/generation.h5"),
-                           GeneratedFile(options.output));
+          check_beginnings(RolloutFile(golden_folder(name) + "/generation.h5"),
+                           RolloutFile(options.output));
       }
 }
 
@@ -154,7 +154,7 @@ BOOST_AUTO_TEST_CASE(samples_are_those_of_one_rank) {
         generate(options);
         check_forward(options, false);
         if (!speaks()) continue;
-        const GeneratedFile one(file_name(name, {1, 1, 1}, "sampled")), got(options.output);
+        const RolloutFile one(file_name(name, {1, 1, 1}, "sampled")), got(options.output);
         BOOST_REQUIRE_EQUAL(one.size(), got.size());
         check_beginnings(one, got);
         BOOST_TEST(one.offsets == got.offsets, boost::test_tools::per_element());
@@ -166,7 +166,7 @@ BOOST_AUTO_TEST_CASE(rollouts_end_at_stop_tokens_or_at_the_length_asked_for) {
   const GenerateOptions options = sampling_options("q3_tiny", shape);
   const Json summary = generate(options);
   if (!speaks()) return;
-  const GeneratedFile rollouts(options.output);
+  const RolloutFile rollouts(options.output);
   const h5::File file = h5::File::open(options.output);
   const auto groups = read<int64_t>(file, "/group_ids", at::kLong);
   const auto prompts = read<int64_t>(file, "/prompt_lengths", at::kLong);
@@ -204,8 +204,8 @@ BOOST_AUTO_TEST_CASE(random_numbers_belong_to_seed_prompt_and_sample) {
   other.output += ".other";
   generate(other);
   if (!speaks()) return;
-  const GeneratedFile a(options.output), b(more.output), c(other.output);
-  const auto completion = [](const GeneratedFile& r, std::size_t i) {
+  const RolloutFile a(options.output), b(more.output), c(other.output);
+  const auto completion = [](const RolloutFile& r, std::size_t i) {
     return std::vector<int64_t>(r.tokens.begin() + r.offsets[i + 1] - 24,
                                 r.tokens.begin() + r.offsets[i + 1]);
   };
