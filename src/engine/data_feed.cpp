@@ -28,9 +28,10 @@ DataFeed::DataFeed(const std::string& path, const Communicator& world)
   std::string kind;
   check_on_rank_zero(world, [&] {
     std::error_code error;
-    ARCHON_VALIDATE(fs::exists(path, error),
-                    "--data {} does not exist; give an HDF5 file, or a folder of them", path);
-    kind = fs::is_directory(path, error) ? "folder" : "file";
+    const auto type = fs::status(path, error).type();
+    ARCHON_VALIDATE(type != fs::file_type::none && type != fs::file_type::not_found,
+                    "--data {}: {}; give an HDF5 file, or a folder of them", path, error.message());
+    kind = type == fs::file_type::directory ? "folder" : "file";
   });
   // Other hosts may see a shared file system a little later: rank 0 decides for all.
   is_folder_ = world.broadcast(kind, 0) == "folder";

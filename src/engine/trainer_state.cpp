@@ -14,8 +14,19 @@ namespace archon {
 namespace {
 
 // What decides about the steps to come, apart from schedule and length, which users change.
-constexpr std::array kDecisive = {"data-sequences", "batch-sequences", "shuffle", "seed", "loss",
-                                  "dtype"};
+constexpr std::array kDecisive = {"data-sequences",
+                                  "batch-sequences",
+                                  "shuffle",
+                                  "seed",
+                                  "dtype",
+                                  "loss",
+                                  "aggregate",
+                                  "temperature",
+                                  "eps-clip",
+                                  "dual-clip",
+                                  "behaviour-weight-cap",
+                                  "kl-coefficient",
+                                  "entropy-coefficient"};
 
 const char* shape_name(LrSchedule::Shape shape) {
   switch (shape) {
@@ -28,8 +39,20 @@ const char* shape_name(LrSchedule::Shape shape) {
   }
 }
 
+const char* aggregate_name(Aggregate aggregate) {
+  switch (aggregate) {
+    case Aggregate::sequence_mean:
+      return "sequence-mean";
+    case Aggregate::sequence_sum:
+      return "sequence-sum";
+    default:
+      return "token-mean";
+  }
+}
+
 /// Named like the options.
 Json configuration(const TrainOptions& options, int64_t sequences) {
+  const LossOptions& loss = options.loss;
   return {{"model", options.run.model},
           {"data", options.run.data},
           {"data-sequences", sequences},
@@ -38,7 +61,14 @@ Json configuration(const TrainOptions& options, int64_t sequences) {
           {"seed", options.run.seed},
           {"micro-batch-tokens", options.run.micro_batch_tokens},
           {"dtype", options.run.dtype == at::kFloat ? "float32" : "bfloat16"},
-          {"loss", to_string(options.loss.kind)},
+          {"loss", to_string(loss.kind)},
+          {"aggregate", aggregate_name(loss.aggregate)},
+          {"temperature", loss.temperature},
+          {"eps-clip", loss.policy.eps_clip},
+          {"dual-clip", loss.policy.dual_clip},
+          {"behaviour-weight-cap", loss.policy.behaviour_weight_cap},
+          {"kl-coefficient", loss.kl_coefficient},
+          {"entropy-coefficient", loss.entropy_coefficient},
           {"optimizer", options.optimizer == OptimizerKind::adamw ? "adamw" : "sgd"},
           {"weight-decay", options.adamw.weight_decay},
           {"clip-grad-norm", options.clip_grad_norm},
@@ -96,7 +126,8 @@ std::string text_of(const Json& value) {
 void compare(const Json& before, const Json& now) {
   for (const char* const name : kDecisive) {
     const Json was = before.value(name, Json());
-    if (was == now.at(name)) continue;
+    // What an older Archon did not say was not asked for then.
+    if (was.is_null() || was == now.at(name)) continue;
     log::warning(
         "--{} was {} when the checkpoint was saved and is {} now: the run goes on, but not "
         "as it would have",

@@ -104,7 +104,7 @@ BOOST_AUTO_TEST_CASE(held_out_data_is_checked_before_training) {
 BOOST_AUTO_TEST_CASE(critics_need_their_fields) {
   const Inputs inputs("q2_critic");
   inputs.write_data(at::ones({10}, at::kInt), offsets({0, 10}));
-  check_bad_input(2, inputs.train({"--loss", "critic"}), {inputs.data, "/old_values"});
+  check_bad_input(2, inputs.train({"--loss", "critic"}), {inputs.data, "/returns", "/rewards"});
 }
 
 BOOST_AUTO_TEST_CASE(what_nothing_can_be_generated_from) {

@@ -113,19 +113,20 @@ TrainOptions train_options(const std::string& model_name, const std::string& dat
   return options;
 }
 
-/// Two steps on all rollouts, recorded.
+/// Steps on all rollouts, recorded.
 void train(const LossCase& loss, const RolloutFile& file, const MeshShape& shape,
-           const std::string& variant, int64_t micro_batch_tokens, int64_t pad_limit) {
+           const std::string& variant, int64_t micro_batch_tokens, int64_t pad_limit,
+           int64_t steps = kSteps) {
   const std::string folder = folder_of(loss, shape, variant), data = folder + "-data.h5";
   write_on_rank_zero(file, data);
   TrainOptions options = train_options(loss.model, data, shape);
   options.run.micro_batch_tokens = micro_batch_tokens;
   options.run.pad_limit = pad_limit;
   options.output = folder;
-  options.steps = kSteps;
+  options.steps = steps;
   options.batch_sequences = 0;
   loss.choose(options.loss);
-  options.record = {folder + "-record.h5", 1, kSteps, true, false, false};
+  options.record = {folder + "-record.h5", 1, steps, true, false, false};
   train_afresh(options);
 }
 
@@ -191,6 +192,30 @@ BOOST_AUTO_TEST_CASE(neither_split_nor_padding_nor_order_matters,
       train(loss, turned, {1, 1, 1}, "-turned", 30, 7);
       check_same(folder_of(loss, {1, 1, 1}, ""), folder_of(loss, {1, 1, 1}, "-turned"));
     }
+}
+
+BOOST_AUTO_TEST_CASE(the_terms_of_a_policy_loss_add_up) {
+  const auto first_row = [](double kl, double entropy) {
+    const LossCase loss = {"terms", "q2_tiny_tied", [&](LossOptions& options) {
+                             options.kind = LossKind::grpo;
+                             options.kl_coefficient = kl;
+                             options.entropy_coefficient = entropy;
+                             if (kl > 0) options.reference = model("q3_tiny");
+                           }};
+    const MeshShape shape = {test_environment().world_size(), 1, 1};
+    train(loss, RolloutFile(), shape, "", 4096, 64, /*steps=*/1);
+    return last_row(folder_of(loss, shape, ""));
+  };
+  const auto value = [](const Json& row, const char* column) {
+    return row.at(column).get<double>();
+  };
+  const Json plain = first_row(0, 0), with_all = first_row(0.5, 0.25);
+  MPI_Barrier(MPI_COMM_WORLD);
+  BOOST_CHECK_EQUAL(value(plain, "entropy"), value(with_all, "entropy"));
+  BOOST_CHECK_CLOSE(value(with_all, "loss"),
+                    value(plain, "loss") + 0.5 * value(with_all, "kl_reference") -
+                        0.25 * value(with_all, "entropy"),
+                    1e-4);
 }
 
 BOOST_AUTO_TEST_CASE(a_folder_feeds_each_file_once_and_a_resume_goes_on_in_it) {

@@ -76,7 +76,7 @@ MUTATIONS = [
     Mutation(
         "gradients of earlier micro-batches replaced in the shard",
         "src/parallel/parameter_unit.cpp",
-        "    grad_.add_(sum);\n",
+        "    accumulate(grad_, sum);\n",
         "    grad_.copy_(sum);\n",
         ("sharding.2", "golden.2"),
     ),
@@ -139,7 +139,7 @@ MUTATIONS = [
     Mutation(
         "gradients of later micro-batches counted twice in the shard",
         "src/parallel/parameter_unit.cpp",
-        "    grad_.add_(sum);\n",
+        "    accumulate(grad_, sum);\n",
         "    grad_.add_(sum).add_(sum);\n",
         ("sharding.2", "golden.2"),
     ),
@@ -237,8 +237,8 @@ MUTATIONS = [
     Mutation(
         "dp ranks balanced by tokens, whatever attention costs",
         "src/engine/batcher.cpp",
-        "costs.push_back(flop_.of_sequence(lengths.back()));",
-        "costs.push_back(static_cast<double>(lengths.back()));",
+        "costs[i / unit] += flop_.of_sequence(length);",
+        "costs[i / unit] += static_cast<double>(length);",
         ("plan.2",),
     ),
     Mutation(
@@ -511,8 +511,8 @@ MUTATIONS = [
     Mutation(
         "tp ranks cut their chunks differently",
         "src/loss/log_probs.cpp",
-        "logit_chunk_tokens(head.weight.size(1))",
-        "logit_chunk_tokens(head.weight.size(1)) + head.tp.rank()",
+        "logit_chunk_tokens(head.weight.size(1));\n  for (",
+        "logit_chunk_tokens(head.weight.size(1)) + head.tp.rank();\n  for (",
         ("loss.2",),
     ),
     # Tensor parallelism and collectives
@@ -575,8 +575,51 @@ MUTATIONS = [
     Mutation(
         "bfloat16 gradients of earlier micro-batches are lost",
         "src/parallel/parameter_unit.cpp",
-        "parameter.grad_.add_(grad);",
+        "accumulate(parameter.grad_, grad.contiguous());",
         "parameter.grad_.copy_(grad);",
         ("parameter.1",),
+    ),
+    # Reinforcement learning
+    Mutation(
+        "losses divided by what one dp rank counts",
+        "src/engine/train_step.cpp",
+        "mesh.dp().all_reduce(size)",
+        "size",
+        ("rollouts.2",),
+    ),
+    Mutation(
+        "statistics of one dp rank alone",
+        "src/engine/train_step.cpp",
+        "statistics.reduce(mesh.dp())",
+        "statistics.reduce(mesh.cp())",
+        ("rollouts.2",),
+    ),
+    Mutation(
+        "entropy punished",
+        "src/engine/objective.cpp",
+        "loss - options.entropy_coefficient * entropy",
+        "loss + options.entropy_coefficient * entropy",
+        ("rollouts.1",),
+    ),
+    Mutation(
+        "a pair's loss counted by every cp rank",
+        "src/engine/objective.cpp",
+        "terms.mesh.cp_rank() == 0 ? terms.scale : 0.0",
+        "terms.scale",
+        ("rollouts.2",),
+    ),
+    Mutation(
+        "pairs torn apart by the order of an epoch",
+        "src/engine/training_data.cpp",
+        "position_.consumed.size(), objective_.unit())",
+        "position_.consumed.size(), 1)",
+        ("rollouts.1",),
+    ),
+    Mutation(
+        "a file's proximal policy computed anew on resume",
+        "src/engine/training_data.cpp",
+        "preparation_.check(beside, position.began);",
+        "preparation_.run(feed_.path(position_.file), beside, position.began);",
+        ("rollouts.1",),
     ),
 ]

@@ -1,0 +1,78 @@
+// A folder of data that grows while a run trains on it, through the program itself.
+#include <ATen/ops/tensor.h>
+
+#include "run_control.hpp"
+
+using namespace archon;
+using namespace archon::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Each file holds three steps.
+struct Feed : Inputs {
+  Feed() {
+    write_varied_sequences(*this);
+    fs::create_directory(files);
+    add("1.h5");
+  }
+  void add(const std::string& name) const {
+    fs::copy_file(data, files + "/." + name);
+    fs::rename(files + "/." + name, files + "/" + name);
+  }
+  std::vector<std::string> command(const std::vector<std::string>& more = {}) const {
+    return with({"train", "--model", model, "--data", files, "--output", output,
+                 "--batch-sequences", "8", "--save-hf", "off"},
+                more);
+  }
+  void wait_for(std::size_t steps) const {
+    for (int i = 0; i < 4000 && metrics_of(steps) < steps; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  std::string files = folder / "files";
+
+ private:
+  /// Steps that have a whole line, at most as many as asked for.
+  std::size_t metrics_of(std::size_t most) const {
+    return std::min<std::size_t>(
+        most, static_cast<std::size_t>(count(read_bytes(output + "/metrics.jsonl"), "\n")));
+  }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(files_that_come_later_are_taken_each_once_and_a_signal_ends_the_wait) {
+  for (const int ranks : {0, 2}) BOOST_TEST_CONTEXT(ranks << " ranks") {
+      const Feed feed;
+      const auto waited = act_during(
+          ranks, feed.command({"--data-wait", "60"}), [&] { return has_lines(feed); },
+          [&] {
+            feed.wait_for(3);
+            feed.add("0.h5");  // before the first by name: it was not there then
+            feed.wait_for(6);
+            std::this_thread::sleep_for(std::chrono::milliseconds(500));
+            const pid_t process = ranks == 0 ? find_process(archon_program(), feed.output)
+                                             : find_rank(feed.output, 1);
+            BOOST_REQUIRE(::kill(process, SIGTERM) == 0);
+          });
+      BOOST_CHECK_EQUAL(waited.exit_code, 128 + SIGTERM);
+      CHECK_CONTAINS(waited.err, "is used up; waiting up to 60 s for another");
+      CHECK_CONTAINS(waited.err, "ended by SIGTERM after step 6");
+      BOOST_CHECK_EQUAL(latest_step(feed), 6);
+
+      // Nothing new, nothing done; then one more file, which alone is trained on.
+      BOOST_CHECK_EQUAL(run_on(std::max(1, ranks), feed.command()).exit_code, 0);
+      BOOST_CHECK_EQUAL(metrics(feed).size(), 6u);
+      feed.add("2.h5");
+      BOOST_CHECK_EQUAL(run_on(std::max(1, ranks), feed.command()).exit_code, 0);
+      BOOST_CHECK_EQUAL(metrics(feed).size(), 9u);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_folder_without_a_file_is_waited_for_and_then_done) {
+  const Feed feed;
+  fs::remove(feed.files + "/1.h5");
+  const auto result = run_archon(feed.command({"--data-wait", "0.5"}));
+  BOOST_CHECK_EQUAL(result.exit_code, 0);
+  BOOST_CHECK_EQUAL(metrics(feed).size(), 0u);
+}
