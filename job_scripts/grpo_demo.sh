@@ -118,7 +118,7 @@ run_seed() {
   for ((round = 1; round <= rounds; ++round)); do
     file=$(printf '%04d.h5' $round)
     answer "$model" "$run/problems/prompts/$file" "$run/rollouts/$file" \
-      --group-size $group_size --seed $((1000 * seed + round))
+      --group-size $group_size --seed $((1000 * 10#$seed + round))
     reward=$(mean_reward)
     train_on_new_rollouts
     model=$run/grpo/hf

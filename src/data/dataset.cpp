@@ -110,7 +110,8 @@ TokenDataset::TokenDataset(const std::string& path, int64_t vocab_size,
   }
   for (const std::string name : kPerSequence)
     if (file_.has("/" + name)) check_entries(file_, "/" + name, size(), "sequence");
-  if (file_.has("/rewards")) rewards_ = file_.read("/rewards", at::kDouble);
+  if (file_.has("/group_ids")) check_integers(file_, file_.info("/group_ids"));
+  if (file_.has("/rewards")) read_rewards();
   for (const std::string name : kPerToken)
     if (file_.has("/" + name)) check_entries(file_, "/" + name, tokens(), "token");
   for (const std::string& name : fields_) {
@@ -120,6 +121,18 @@ TokenDataset::TokenDataset(const std::string& path, int64_t vocab_size,
     check_entries(file, "/" + name, tokens(), "token");
     ARCHON_VALIDATE(at::isFloatingType(info.dtype), "{}: /{} holds {}; it must hold float32",
                     file.path(), name, at::toString(info.dtype));
+  }
+}
+
+void TokenDataset::read_rewards() {
+  rewards_ = file_.read("/rewards", at::kDouble);
+  for (int64_t i = 0; i < size(); ++i) {
+    const double reward = rewards_.const_data_ptr<double>()[i];
+    ARCHON_VALIDATE(
+        std::isfinite(reward),
+        "{}: /rewards[{}] = {}; a reward must be finite: mend what gave it, or leave the "
+        "sequence out",
+        path(), i, reward);
   }
 }
 
@@ -153,6 +166,10 @@ Sequence TokenDataset::read(int64_t sequence) const {
     check_field(holder(name).path(), cu_seqlens_[sequence], result, name);
   }
   return result;
+}
+
+void TokenDataset::check_all() const {
+  for (int64_t i = 0; i < size(); ++i) read(i);
 }
 
 void TokenDataset::check_tokens(const Sequence& sequence) const {

@@ -54,7 +54,7 @@ void Checkpointing::answer(int64_t step, int64_t wish, const std::function<Json(
   tell(writer_.poll());
   ended_ = wish == kSaveAndEnd;
   if (ended_) orderly_end_->begin();
-  if (wish != kNothing && unsaved_ == step) save(step, state);
+  if (wish != kNothing && step > 0 && unsaved_ == step) save(step, state);
 }
 
 void Checkpointing::save(int64_t step, const std::function<Json()>& state) {

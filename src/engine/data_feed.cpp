@@ -43,8 +43,9 @@ std::optional<std::string> DataFeed::next(const std::vector<std::string>& consum
     try {
       const auto names =
           is_folder_ ? names_in(path_) : std::set{fs::path(path_).filename().string()};
+      const std::set<std::string> used(consumed.begin(), consumed.end());
       const auto first = std::find_if(names.begin(), names.end(), [&](const std::string& name) {
-        return std::find(consumed.begin(), consumed.end(), name) == consumed.end();
+        return !used.contains(name);
       });
       if (first != names.end()) found = *first;
     } catch (const fs::filesystem_error& error) {

@@ -34,14 +34,20 @@ std::vector<int64_t> stop_tokens(const GenerateOptions& options, const LoadedMod
     return *options.stop_tokens;
   }
   const std::string settings = loaded.folder + "/generation_config.json";
-  const Json json = std::filesystem::exists(settings) ? read_json_file(settings) : loaded.hf.json();
-  const auto eos = json.find("eos_token_id");
-  if (eos == json.end()) return {};
-  if (eos->is_number_integer()) return {eos->get<int64_t>()};
+  Json eos;
+  if (std::filesystem::exists(settings))
+    eos = read_json_file(settings).value("eos_token_id", Json());
+  if (eos.is_null()) eos = loaded.hf.json().value("eos_token_id", Json());
+  if (eos.is_number_integer()) return {eos.get<int64_t>()};
   std::vector<int64_t> tokens;
-  if (eos->is_array())
-    std::copy_if(eos->begin(), eos->end(), std::back_inserter(tokens),
+  if (eos.is_array())
+    std::copy_if(eos.begin(), eos.end(), std::back_inserter(tokens),
                  [](const Json& token) { return token.is_number_integer(); });
+  if (tokens.empty())
+    log::warning(
+        "the model's configuration names no end-of-sequence token, so every rollout has {} "
+        "tokens; name the tokens that end one with --stop-tokens",
+        options.max_new_tokens);
   return tokens;
 }
 
@@ -52,9 +58,10 @@ class Meeting {
  public:
   explicit Meeting(const Mesh& mesh) : mesh_(mesh) {}
 
-  /// While there is work, as often as wanted.
+  /// As often as wanted. Not without work: who has none meets in wait_for_all, until all are there.
   void between_steps(int64_t unfinished) {
-    if (mesh_.is_data_parallel_head() && seconds_since(last_) > 1) meet(unfinished);
+    if (unfinished == 0 || !mesh_.is_data_parallel_head()) return;
+    if (seconds_since(last_) > 1) meet(unfinished);
   }
   /// Returns when all ranks are done.
   void wait_for_all() {
@@ -97,7 +104,12 @@ class GenerateRun {
                     "{} is a critic (it has a score head and predicts no tokens), so nothing can "
                     "be sampled from it; give the actor",
                     options.run.model);
-    check_on_rank_zero(mesh_.world(), [&] { file_.emplace(options.output, "archon.rollouts", 1); });
+    check_on_rank_zero(mesh_.world(), [&] {
+      std::error_code ignored;
+      ARCHON_VALIDATE(!std::filesystem::equivalent(options.run.data, options.output, ignored),
+                      "--output {} is the file of prompts; choose another name", options.output);
+      file_.emplace(options.output, "archon.rollouts", 1);
+    });
   }
 
   void run(std::ostream& json_out) {

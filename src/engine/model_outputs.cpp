@@ -10,8 +10,9 @@
 namespace archon {
 namespace {
 
-/// Position-aligned [T] (entry t is about token t+1) to token-aligned: shifted by one. The last
-/// entry of a sequence is 0, so first tokens come out as 0.
+/// Position-aligned [T] (entry t is about token t+1) to token-aligned: shifted by one. What a
+/// first token gets is the entry of the sequence before: 0 for log-probabilities, which have no
+/// label there.
 at::Tensor token_aligned(const at::Tensor& x) {
   at::Tensor shifted = at::zeros_like(x);
   shifted.narrow(0, 1, x.size(0) - 1).copy_(x.narrow(0, 0, x.size(0) - 1));

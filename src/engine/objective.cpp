@@ -8,7 +8,6 @@
 
 #include "archon/base/error.hpp"
 #include "archon/base/trace.hpp"
-#include "archon/checkpoint/token_outputs.hpp"
 #include "archon/parallel/collectives.hpp"
 #include "archon/parallel/linear.hpp"
 
@@ -65,13 +64,8 @@ MicroBatchLoss critic_objective(const at::Tensor& hidden, const Terms& terms) {
   const CriticBatch batch{critic_values(terms.model, hidden), field("old_values"), field("returns"),
                           mine(terms.batch.target_mask)};
   const CriticLoss result = critic_loss(batch, terms.options.critic);
-  if (terms.statistics != nullptr) {
-    const auto whole = [&](const at::Tensor& x) { return whole_stream(x.detach(), terms.mesh); };
-    add_critic_statistics(*terms.statistics,
-                          {whole(batch.values), terms.batch.fields.at("old_values"),
-                           terms.batch.fields.at("returns"), terms.batch.target_mask},
-                          {whole(result.loss), whole(result.clipped)}, terms.options.critic);
-  }
+  if (terms.statistics != nullptr)
+    add_critic_statistics(*terms.statistics, batch, result, terms.options.critic);
   const at::Tensor loss = (mine(terms.weights()) * result.loss).sum().mul(terms.scale).view({1});
   return {loss, terms.mesh.tp().all_reduce(loss.item<double>())};
 }
@@ -95,9 +89,12 @@ MicroBatchLoss policy_gradient_loss(const at::Tensor& hidden, const Terms& terms
   const at::Tensor behaviour = field("logprobs"), reference = field("ref_logprobs");
   const at::Tensor proximal =
       options.proximal == Proximal::behaviour ? behaviour : field("prox_logprobs");
-  const PolicyBatch batch{whole(own.log_probs, terms), proximal,
-                          behaviour,                   field("advantages"),
-                          terms.batch.target_mask,     terms.batch.cu_seqlens};
+  const PolicyBatch batch{whole(own.log_probs, terms),
+                          proximal,
+                          behaviour,
+                          field("advantages"),
+                          terms.batch.target_mask,
+                          terms.batch.cu_seqlens};
   const at::Tensor entropy = whole(own.entropy, terms);
   const PolicyLoss policy = policy_loss(batch, options.policy);
   if (terms.statistics != nullptr)
@@ -112,9 +109,8 @@ MicroBatchLoss policy_gradient_loss(const at::Tensor& hidden, const Terms& terms
 }
 
 MicroBatchLoss preference_loss(const at::Tensor& hidden, const Terms& terms) {
-  const LogProbs own =
-      vocab_parallel_log_probs(differentiable::all_gather(hidden, terms.mesh.tp()), terms.head(),
-                               target_labels(terms.slice));
+  const LogProbs own = vocab_parallel_log_probs(differentiable::all_gather(hidden, terms.mesh.tp()),
+                                                terms.head(), target_labels(terms.slice));
   const DpoLoss result =
       dpo_loss({whole(own.log_probs, terms), terms.batch.fields.at("ref_logprobs"),
                 terms.batch.target_mask, terms.batch.cu_seqlens},
@@ -143,8 +139,7 @@ MicroBatchLoss loss_of(const at::Tensor& hidden, const Terms& terms) {
 /// What a loss implies about its options.
 LossOptions completed(LossOptions options) {
   PolicyLossOptions& policy = options.policy;
-  policy.eps_clip_higher =
-      options.eps_clip_higher < 0 ? policy.eps_clip : options.eps_clip_higher;
+  policy.eps_clip_higher = options.eps_clip_higher < 0 ? policy.eps_clip : options.eps_clip_higher;
   if (options.kind == LossKind::gspo) options.policy.sequence_ratio = true;
   if (options.kind == LossKind::sapo) options.policy.surrogate = Surrogate::sapo;
   const bool with_values = options.kind == LossKind::ppo || options.kind == LossKind::critic;
@@ -209,11 +204,14 @@ void Objective::validate(const DecoderConfig& config) const {
                     "with --loss critic, or ask `forward` for --what values");
 }
 
+bool Objective::is_token_mean() const {
+  return options.kind != LossKind::dpo && options.aggregate == Aggregate::token_mean;
+}
+
 double Objective::size(const PackedBatch& batch) const {
   if (options.kind == LossKind::dpo) return static_cast<double>(batch.sequences.size() / unit());
   const BatchCounts counts = count_batch(batch.target_mask, batch.cu_seqlens);
-  return static_cast<double>(options.aggregate == Aggregate::token_mean ? counts.targets
-                                                                        : counts.sequences);
+  return static_cast<double>(is_token_mean() ? counts.targets : counts.sequences);
 }
 
 MicroBatchLoss Objective::operator()(Model& model, const Mesh& mesh, const PackedBatch& batch,

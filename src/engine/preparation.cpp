@@ -50,7 +50,8 @@ void Preparation::run(const std::string& data, const std::string& prepared, int6
   std::optional<h5::NewFile> file;  // world rank 0 only
   check_on_rank_zero(mesh_.world(), [&] {
     file.emplace(prepared, "archon.prepared_rollouts", 1);
-    if (std::any_of(fields.begin(), fields.end(), from_rewards)) check_rewards(data, objective_);
+    if (std::any_of(fields.begin(), fields.end(), from_rewards))
+      check_rewards(data, trained_.model->config().vocab_size, objective_);
   });
   TokenOutputs outputs(file ? &file->file() : nullptr, mesh_);
   for (const std::string& field : fields)
@@ -64,8 +65,15 @@ void Preparation::run(const std::string& data, const std::string& prepared, int6
   log::info("{}: computed {}", data, fmt::join(fields, ", "));
 }
 
-void Preparation::check(const std::string& prepared, int64_t step) const {
-  const auto found = h5::File::open(prepared).number_attribute("/", "step");
+void Preparation::check(const std::string& data, const std::string& prepared, int64_t step) const {
+  const h5::File file = h5::File::open(prepared);
+  for (const std::string& field : lacking(data))
+    ARCHON_VALIDATE(
+        file.has("/" + field),
+        "{} has no /{}: options of the loss have changed since step {}, from when it "
+        "holds what was computed for {}; go on with the options of then, or begin afresh",
+        prepared, field, step, data);
+  const auto found = file.number_attribute("/", "step");
   ARCHON_VALIDATE(found == static_cast<double>(step),
                   "{} holds what was computed after step {}, but the checkpoint's is that of step "
                   "{}; bring the run's own file back",
@@ -74,7 +82,8 @@ void Preparation::check(const std::string& prepared, int64_t step) const {
 
 void Preparation::compute(const std::string& data, const std::string& field,
                           TokenOutputs& outputs) {
-  const Batcher batcher(options_.run, data, trained_.model->config(), mesh_);
+  const Batcher batcher(options_.run, data, trained_.model->config(), mesh_,
+                        {.unit = objective_.unit()});
   const LossOptions& loss = objective_.options;
   const std::string dataset = "/" + field;
   if (field == "prox_logprobs" && loss.proximal != Proximal::file)

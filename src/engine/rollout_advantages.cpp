@@ -2,8 +2,6 @@
 
 #include <ATen/ops/ones.h>
 
-#include <cmath>
-
 #include "archon/base/error.hpp"
 #include "archon/data/dataset.hpp"
 
@@ -33,20 +31,13 @@ at::Tensor read_mask(const h5::File& file, const std::vector<int64_t>& cu_seqlen
   return mask;
 }
 
+/// Finite: a TokenDataset looked.
 at::Tensor read_rewards(const h5::File& file) {
   ARCHON_VALIDATE(file.has("/rewards"),
                   "{} has neither /advantages (or /returns) nor /rewards to compute them from; add "
                   "one of them, see docs/file-formats.md",
                   file.path());
-  at::Tensor rewards = file.read("/rewards", at::kDouble).contiguous();
-  for (int64_t i = 0; i < rewards.numel(); ++i) {
-    const double reward = rewards.const_data_ptr<double>()[i];
-    ARCHON_VALIDATE(std::isfinite(reward),
-                    "{}: /rewards[{}] = {}; a reward must be finite: mend what gave it, or leave the "
-                    "sequence out",
-                    file.path(), i, reward);
-  }
-  return rewards;
+  return file.read("/rewards", at::kDouble);
 }
 
 /// All that does not come from a model.
@@ -77,9 +68,13 @@ std::vector<std::string> advantage_inputs(const LossOptions& loss) {
   return fields;
 }
 
-void check_rewards(const std::string& data, const Objective& objective) {
+void check_rewards(const std::string& data, int64_t vocab_size, const Objective& objective) {
   const AdvantageOptions& options = objective.options.advantages;
-  const Rollouts rollouts = read_rollouts(h5::File::open(data), options);
+  const h5::File file = h5::File::open(data);
+  std::vector<std::string> fields = advantage_inputs(objective.options);
+  std::erase_if(fields, [&](const std::string& field) { return !file.has("/" + field); });
+  TokenDataset(data, vocab_size, fields).check_all();
+  const Rollouts rollouts = read_rollouts(file, options);
   normalise_rewards(rollouts.rewards, rollouts.group_ids, options.norm, options.divide_by_std);
 }
 

@@ -12,9 +12,9 @@ namespace archon {
 /// Token-aligned datasets that they are computed from, beside the rewards.
 std::vector<std::string> advantage_inputs(const LossOptions& loss);
 
-/// InputError for rewards and groups that allow no advantages, by name, before anything is
-/// computed.
-void check_rewards(const std::string& data, const Objective& objective);
+/// InputError, by name, for what allows no advantages: a file that is no token dataset, rewards and
+/// groups, and what else of advantage_inputs the file has. Before anything is computed.
+void check_rewards(const std::string& data, int64_t vocab_size, const Objective& objective);
 
 /// Adds /advantages (and /returns where there are values) to `prepared`, whose datasets come before
 /// those of `data`.

@@ -56,7 +56,8 @@ int64_t global_targets(const std::vector<PackedBatch>& batches, const Mesh& mesh
 
 /// What the sum over the global batch is multiplied with.
 double global_scale(const std::vector<PackedBatch>& batches, const Objective& objective,
-                    const Mesh& mesh) {
+                    int64_t targets, const Mesh& mesh) {
+  if (objective.is_token_mean()) return 1.0 / static_cast<double>(std::max<int64_t>(targets, 1));
   double size = 0;
   for (const PackedBatch& batch : batches) size += objective.size(batch);
   return 1.0 / std::max(mesh.dp().all_reduce(size), 1.0);
@@ -80,19 +81,21 @@ void add_sequence_statistics(LossStatistics& statistics, const TokenDataset& dat
                          dataset.rewards().index_select(0, at::tensor(sequences, at::kLong)), all);
 }
 
-/// Runs every micro-batch forward and backward; returns the loss of the global batch.
-double accumulate_gradients(const TrainOptions& options, const Objective& objective,
-                            const LoadedModel& loaded, const Mesh& mesh,
-                            const std::vector<PackedBatch>& batches, const StepPlaces& places,
-                            LossStatistics& statistics, GoldenRecorder* recorder) {
-  const double scale = global_scale(batches, objective, mesh);
+/// Runs every micro-batch forward and backward; fills in loss and statistics of the global batch,
+/// the latter not yet reduced.
+void accumulate_gradients(const TrainOptions& options, const Objective& objective,
+                          const LoadedModel& loaded, const Mesh& mesh,
+                          const std::vector<PackedBatch>& batches, const StepPlaces& places,
+                          StepResult& result, GoldenRecorder* recorder) {
+  const double scale = global_scale(batches, objective, result.targets, mesh);
   const bool record_activations = recorder != nullptr && options.record.activations;
   if (record_activations) recorder->begin_activations(places.tokens());
   double loss = 0;
   for (const PackedBatch& batch : batches) {
     ActivationCollector collector(mesh);
-    const MicroBatchLoss part = objective(*loaded.model, mesh, batch, scale,
-                                          record_activations ? &collector : nullptr, &statistics);
+    const MicroBatchLoss part =
+        objective(*loaded.model, mesh, batch, scale, record_activations ? &collector : nullptr,
+                  &result.statistics);
     {
       const TraceSpan span("backward");
       part.loss.backward();
@@ -100,7 +103,7 @@ double accumulate_gradients(const TrainOptions& options, const Objective& object
     loss += part.share;
     if (record_activations) recorder->activations(collector.take(), places.of(batch));
   }
-  return mesh.shard_group().all_reduce(loss);
+  result.loss = mesh.shard_group().all_reduce(loss);
 }
 
 /// In the order of make_optimizer's tensors.
@@ -150,12 +153,9 @@ StepResult train_step(const TrainOptions& options, const Objective& objective,
   StepResult result;
   result.tokens = places.tokens();
   result.targets = global_targets(batches, mesh);
-  LossStatistics statistics;
-  result.loss =
-      accumulate_gradients(options, objective, loaded, mesh, batches, places, statistics, recorder);
+  accumulate_gradients(options, objective, loaded, mesh, batches, places, result, recorder);
   if (objective.options.kind != LossKind::sft)
-    add_sequence_statistics(statistics, batcher.dataset(), batches);
-  result.statistics = statistics.reduce(mesh.dp());
+    add_sequence_statistics(result.statistics, batcher.dataset(), batches);
   const StageScope stage("optimizer step");
   {
     const TraceSpan span("reduce");

@@ -43,7 +43,7 @@ void leave_out(const char* option, int64_t done, std::string& file, int64_t& fir
 
 /// The output folder of the run that a checkpoint is of.
 std::string run_of(const std::string& checkpoint) {
-  return std::filesystem::path(checkpoint).parent_path().parent_path().string();
+  return std::filesystem::weakly_canonical(checkpoint).parent_path().parent_path().string();
 }
 
 void append(MetricsRow& row, const StepCost& cost) {
@@ -174,10 +174,16 @@ class Trainer {
               profile.last_step);
   }
 
-  /// Whether another step can be taken: the data for it are open then.
+  /// Whether another step can be taken: the data for it are open then. A file that is refused costs
+  /// no step that was done.
   bool more(Checkpointing& checkpoints) {
     if (options_.steps > 0 && position_.step >= options_.steps) return false;
-    return data_.ready_after(position_.step) || wait_for_data(checkpoints);
+    try {
+      return data_.ready_after(position_.step) || wait_for_data(checkpoints);
+    } catch (const InputError&) {
+      checkpoints.finish([this] { return state(); });
+      throw;
+    }
   }
 
   /// Waits for another file of a growing folder; false when none came in time, or SIGTERM did.
@@ -237,6 +243,10 @@ class Trainer {
 
   void write_metrics(int64_t step, const StepResult& result, const StepCost& cost, double lr,
                      double gflops, Progress& progress) {
+    // Outside of the step's traffic, as what the meter gathers.
+    const LossStatistics::Row statistics = objective_.options.kind == LossKind::sft
+                                               ? LossStatistics::Row()
+                                               : result.statistics.reduce(mesh_.world());
     MetricsRow row = {{"step", step},
                       {"loss", result.loss},
                       {"grad_norm", result.grad_norm},
@@ -248,7 +258,7 @@ class Trainer {
                       {"tokens_per_second", static_cast<double>(result.tokens) / meter_.seconds()},
                       {"gflops", gflops},
                       {"gemm_peak_share", gflops / gemm_peak_}};
-    row.insert(row.end(), result.statistics.begin(), result.statistics.end());
+    row.insert(row.end(), statistics.begin(), statistics.end());
     append(row, cost);
     if (eval_batcher_) row.emplace_back("eval_loss", held_out_loss(step, progress));
     if (!metrics_) return;

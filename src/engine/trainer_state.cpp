@@ -14,19 +14,8 @@ namespace archon {
 namespace {
 
 // What decides about the steps to come, apart from schedule and length, which users change.
-constexpr std::array kDecisive = {"data-sequences",
-                                  "batch-sequences",
-                                  "shuffle",
-                                  "seed",
-                                  "dtype",
-                                  "loss",
-                                  "aggregate",
-                                  "temperature",
-                                  "eps-clip",
-                                  "dual-clip",
-                                  "behaviour-weight-cap",
-                                  "kl-coefficient",
-                                  "entropy-coefficient"};
+constexpr std::array kDecisive = {"data-sequences", "batch-sequences", "shuffle",
+                                  "seed",           "dtype",           "loss"};
 
 const char* shape_name(LrSchedule::Shape shape) {
   switch (shape) {
@@ -39,20 +28,47 @@ const char* shape_name(LrSchedule::Shape shape) {
   }
 }
 
-const char* aggregate_name(Aggregate aggregate) {
-  switch (aggregate) {
-    case Aggregate::sequence_mean:
-      return "sequence-mean";
-    case Aggregate::sequence_sum:
-      return "sequence-sum";
-    default:
-      return "token-mean";
-  }
+/// What the steps to come depend on, named like the options. Choices are numbered.
+Json loss_configuration(const LossOptions& loss) {
+  const PolicyLossOptions& policy = loss.policy;
+  const AdvantageOptions& advantages = loss.advantages;
+  const RewardOptions& reward = advantages.reward;
+  return {{"aggregate", static_cast<int>(loss.aggregate)},
+          {"aggregate-length", loss.length_divisor},
+          {"temperature", loss.temperature},
+          {"eps-clip", policy.eps_clip},
+          {"eps-clip-higher", loss.eps_clip_higher},
+          {"dual-clip", policy.dual_clip},
+          {"behaviour-weight-cap", policy.behaviour_weight_cap},
+          {"ratio", policy.sequence_ratio},
+          {"sapo-tau-positive", policy.sapo_tau_positive},
+          {"sapo-tau-negative", policy.sapo_tau_negative},
+          {"proximal", static_cast<int>(loss.proximal)},
+          {"entropy-coefficient", loss.entropy_coefficient},
+          {"kl-coefficient", loss.kl_coefficient},
+          {"kl-estimator", static_cast<int>(loss.kl_estimator)},
+          {"kl-in", loss.kl_in_reward ? "reward" : "loss"},
+          {"reference", loss.reference},
+          {"reward-norm", loss.reward_norm ? static_cast<int>(*loss.reward_norm) : -1},
+          {"reward-std", advantages.divide_by_std},
+          {"reward-bias", reward.bias},
+          {"reward-scale", reward.scale},
+          {"reward-clip", reward.clip},
+          {"overlong-length", reward.overlong_length},
+          {"overlong-buffer", reward.overlong_buffer},
+          {"overlong-penalty", reward.overlong_penalty},
+          {"gamma", advantages.gamma},
+          {"gae-lambda", advantages.lambda},
+          {"whiten-advantages", static_cast<int>(advantages.whitening)},
+          {"value-eps-clip", loss.critic.eps_clip},
+          {"value-error", static_cast<int>(loss.critic.error)},
+          {"huber-delta", loss.critic.huber_delta},
+          {"dpo-beta", loss.dpo.beta},
+          {"dpo-label-smoothing", loss.dpo.label_smoothing}};
 }
 
 /// Named like the options.
 Json configuration(const TrainOptions& options, int64_t sequences) {
-  const LossOptions& loss = options.loss;
   return {{"model", options.run.model},
           {"data", options.run.data},
           {"data-sequences", sequences},
@@ -61,14 +77,8 @@ Json configuration(const TrainOptions& options, int64_t sequences) {
           {"seed", options.run.seed},
           {"micro-batch-tokens", options.run.micro_batch_tokens},
           {"dtype", options.run.dtype == at::kFloat ? "float32" : "bfloat16"},
-          {"loss", to_string(loss.kind)},
-          {"aggregate", aggregate_name(loss.aggregate)},
-          {"temperature", loss.temperature},
-          {"eps-clip", loss.policy.eps_clip},
-          {"dual-clip", loss.policy.dual_clip},
-          {"behaviour-weight-cap", loss.policy.behaviour_weight_cap},
-          {"kl-coefficient", loss.kl_coefficient},
-          {"entropy-coefficient", loss.entropy_coefficient},
+          {"loss", to_string(options.loss.kind)},
+          {"loss-options", loss_configuration(options.loss)},
           {"optimizer", options.optimizer == OptimizerKind::adamw ? "adamw" : "sgd"},
           {"weight-decay", options.adamw.weight_decay},
           {"clip-grad-norm", options.clip_grad_norm},
@@ -123,16 +133,20 @@ std::string text_of(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
+void compare(const std::string& name, const Json& was, const Json& now) {
+  // What an older Archon did not say was not asked for then.
+  if (was.is_null() || was == now) return;
+  log::warning(
+      "--{} was {} when the checkpoint was saved and is {} now: the run goes on, but not "
+      "as it would have",
+      name, text_of(was), text_of(now));
+}
+
 void compare(const Json& before, const Json& now) {
-  for (const char* const name : kDecisive) {
-    const Json was = before.value(name, Json());
-    // What an older Archon did not say was not asked for then.
-    if (was.is_null() || was == now.at(name)) continue;
-    log::warning(
-        "--{} was {} when the checkpoint was saved and is {} now: the run goes on, but not "
-        "as it would have",
-        name, text_of(was), text_of(now.at(name)));
-  }
+  for (const char* const name : kDecisive) compare(name, before.value(name, Json()), now.at(name));
+  const Json loss = before.value("loss-options", Json::object());
+  for (const auto& [name, value] : now.at("loss-options").items())
+    compare(name, loss.value(name, Json()), value);
 }
 
 }  // namespace

@@ -25,6 +25,19 @@ std::string TrainingData::prepared(const std::string& output, const std::string&
   return output + "/prepared/" + name;
 }
 
+/// Rollouts say at which temperature they were sampled; ratios at another one would be wrong.
+void TrainingData::check_temperature(const std::string& data) const {
+  const auto written = h5::File::open(data).number_attribute("/", "temperature");
+  if (!objective_.options.is_policy_gradient() || !written) return;
+  // Greedy rollouts come with the log-probabilities of temperature 1.
+  const double sampled = *written == 0 ? 1 : *written;
+  if (sampled != objective_.options.temperature)
+    log::warning(
+        "{} was sampled at temperature {}, and --temperature is {}: ratios compare policies "
+        "of different temperatures; give --temperature {}",
+        data, sampled, objective_.options.temperature, sampled);
+}
+
 void TrainingData::use(const std::string& name, const std::string& beside) {
   batcher_.emplace(options_.run, feed_.path(name), loaded_.model->config(), mesh_,
                    DataNeeds{objective_.fields(), beside, objective_.unit()});
@@ -43,17 +56,17 @@ void TrainingData::resume(const DataPosition& position, const std::string& run) 
     beside = prepared(options_.output, position_.file);
     const std::string there = prepared(run, position.file);
     check_on_rank_zero(mesh_.world(), [&] {
-      std::error_code error;
+      std::error_code ignored, error;
       ensure_writable_folder(parent_folder(beside));
-      if (!fs::equivalent(there, beside, error))
+      if (!fs::equivalent(there, beside, ignored))
         fs::copy_file(there, beside, fs::copy_options::overwrite_existing, error);
       ARCHON_VALIDATE(
-          fs::exists(beside, error),
-          "{} is missing: it holds what was computed from the weights before step {}, which the "
-          "steps after the checkpoint need; bring it back, or take a checkpoint of another file",
-          there, position.began + 1);
+          !error,
+          "{}: {}; it holds what was computed from the weights before step {}, which the steps "
+          "after the checkpoint need: bring it back, or take a checkpoint of another file",
+          there, error.message(), position.began + 1);
+      preparation_.check(feed_.path(position_.file), beside, position.began);
     });
-    preparation_.check(beside, position.began);
   }
   use(position_.file, beside);
 }
@@ -62,7 +75,6 @@ bool TrainingData::ready_after(int64_t step) {
   if (!position_.file.empty()) return true;
   const auto name = feed_.next(position_.consumed);
   if (!name) return false;
-  position_.began = step;
   const std::string data = feed_.path(*name);
   std::string beside;
   if (!preparation_.lacking(data).empty()) {
@@ -70,12 +82,15 @@ bool TrainingData::ready_after(int64_t step) {
     check_on_rank_zero(mesh_.world(), [&] { ensure_writable_folder(parent_folder(beside)); });
     preparation_.run(data, beside, step);
   }
-  use(*name, beside);
-  if (objective_.fields().empty()) return true;
   // What is wrong in a file of rollouts is said before its first step.
+  const std::vector<std::string> fields = objective_.fields();
   check_on_rank_zero(mesh_.world(), [&] {
-    for (int64_t i = 0; i < batcher_->dataset().size(); ++i) batcher_->dataset().read(i);
+    const TokenDataset dataset(data, loaded_.model->config().vocab_size, fields, beside);
+    if (!fields.empty()) dataset.check_all();
   });
+  check_temperature(data);
+  use(*name, beside);
+  position_.began = step;
   return true;
 }
 

@@ -12,7 +12,9 @@
 
 namespace archon::h5 {
 
-NewFile::NewFile(const std::string& path) : path_(path), temporary_(path + ".tmp") {
+// The process's number keeps it apart from what others write, and from a file of the user's.
+NewFile::NewFile(const std::string& path)
+    : path_(path), temporary_(fmt::format("{}.{}.tmp", path, ::getpid())) {
   validate_new_file(path_);
 }
 

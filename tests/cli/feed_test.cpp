@@ -69,6 +69,23 @@ BOOST_AUTO_TEST_CASE(files_that_come_later_are_taken_each_once_and_a_signal_ends
     }
 }
 
+BOOST_AUTO_TEST_CASE(a_file_that_is_refused_costs_no_step) {
+  for (const int ranks : {1, 2}) BOOST_TEST_CONTEXT(ranks << " ranks") {
+      const Feed feed;
+      write_bytes(feed.files + "/2.h5", "no HDF5");
+      const auto refused = run_on(ranks, feed.command({"--save-every", "100"}));
+      BOOST_CHECK_EQUAL(refused.exit_code, 2);
+      CHECK_CONTAINS(refused.err, "2.h5");
+      BOOST_CHECK_EQUAL(latest_step(feed), 3);
+      fs::remove(feed.files + "/2.h5");
+      feed.add("2.h5");
+      const auto mended = run_on(ranks, feed.command({"--save-every", "100"}));
+      BOOST_CHECK_EQUAL(mended.exit_code, 0);
+      CHECK_CONTAINS(mended.err, "goes on after step 3");
+      BOOST_CHECK_EQUAL(metrics(feed).size(), 6u);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_folder_without_a_file_is_waited_for_and_then_done) {
   const Feed feed;
   fs::remove(feed.files + "/1.h5");

@@ -272,6 +272,21 @@ BOOST_AUTO_TEST_CASE(what_a_loss_cannot_use_is_refused_before_any_step) {
        [](RolloutFile& f) { f.rollouts[3].reward = NAN; },
        grpo,
        {"/rewards[3]", "nan"}},
+      {"short_rewards",
+       [](RolloutFile& f) { f.drop_last_reward = true; },
+       grpo,
+       {"/rewards", "[15]"}},
+      {"offsets_out_of_range",
+       [](RolloutFile& f) { f.last_offset = 1'000'000; },
+       grpo,
+       {"/cu_seqlens ends at 1000000"}},
+      {"reference_above_0",
+       [](RolloutFile& f) { f.reference = 0.5F; },
+       [](LossOptions& loss) {
+         loss.kl_coefficient = 0.1;
+         loss.kl_in_reward = true;
+       },
+       {"/ref_logprobs[", "0.5"}},
       {"group_of_one", [](RolloutFile& f) { f.rollouts[5].group = 99; }, grpo, {"99"}},
       {"log_prob_above_0",
        [](RolloutFile& f) { f.rollouts[2].log_probs.back() = 0.5F; },

@@ -1,14 +1,17 @@
 // The vocabulary-parallel head against log_softmax of the whole logits in float64.
 #include "archon/loss/log_probs.hpp"
 
+#include <ATen/ops/argmax.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/max.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
 
+#include "archon/loss/sampling.hpp"
 #include "archon/parallel/partition.hpp"
 #include "support/tensors.hpp"
 #include "support/world.hpp"
@@ -262,6 +265,26 @@ BOOST_AUTO_TEST_CASE(tokens_without_label_are_not_computed) {
       archon::vocab_parallel_log_probs(dirty.hidden, dirty.head, at::full_like(labels, -1), true);
   (none.log_probs + none.entropy).sum().backward();
   BOOST_TEST(none.entropy.eq(0).all().item<bool>());
+}
+
+// At temperatures whose reciprocal is rounded, the sum of a peaked row came out below 1.
+BOOST_AUTO_TEST_CASE(no_probability_is_above_1) {
+  const Communicator tp = world_group();
+  constexpr int64_t kVocab = 48, kTokens = 600;
+  const Range rows = even_range(kVocab, tp.size(), tp.rank());
+  const at::Tensor hidden = noise({kTokens, 8}, 5).to(at::kFloat), whole = at::zeros({kVocab, 8});
+  whole[7].copy_(noise({8}, 6)).mul_(9);
+  const at::Tensor logits = hidden.matmul(whole.t());
+  const at::Tensor labels = logits.argmax(1);
+  for (const double temperature : {0.6, 0.7, 0.8, 1.0}) {
+    const VocabParallelHead head{whole.narrow(0, rows.begin, rows.size()), kVocab, tp, temperature};
+    BOOST_TEST(
+        archon::vocab_parallel_log_probs(hidden, head, labels).log_probs.max().item<float>() <= 0);
+    const std::vector<archon::Draw> draws(kTokens);
+    BOOST_TEST(
+        archon::draw_tokens(hidden, head, draws, {.greedy = true}).log_probs.max().item<float>() <=
+        0);
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -583,15 +583,15 @@ MUTATIONS = [
     Mutation(
         "losses divided by what one dp rank counts",
         "src/engine/train_step.cpp",
-        "mesh.dp().all_reduce(size)",
-        "size",
+        "std::max(mesh.dp().all_reduce(size), 1.0)",
+        "std::max(size, 1.0)",
         ("rollouts.2",),
     ),
     Mutation(
         "statistics of one dp rank alone",
-        "src/engine/train_step.cpp",
-        "statistics.reduce(mesh.dp())",
-        "statistics.reduce(mesh.cp())",
+        "src/engine/trainer.cpp",
+        "statistics.reduce(mesh_.world())",
+        "statistics.reduce(mesh_.cp())",
         ("rollouts.2",),
     ),
     Mutation(
@@ -618,8 +618,8 @@ MUTATIONS = [
     Mutation(
         "a file's proximal policy computed anew on resume",
         "src/engine/training_data.cpp",
-        "preparation_.check(beside, position.began);",
-        "preparation_.run(feed_.path(position_.file), beside, position.began);",
+        "preparation_.check(feed_.path(position_.file), beside, position.began);\n    });",
+        "});\n    preparation_.run(feed_.path(position_.file), beside, position.began);",
         ("rollouts.1",),
     ),
 ]

@@ -22,6 +22,9 @@ struct RolloutFile {
     int64_t group = 0;
   };
   std::vector<Rollout> rollouts;
+  bool drop_last_reward = false;
+  int64_t last_offset = -1;  // in place of the right one
+  float reference = 0;       // /ref_logprobs everywhere; 0 = none
 
   explicit RolloutFile(uint64_t seed = 0, int64_t groups = 4, int64_t of_group = 4) {
     std::mt19937_64 generator(seed);
@@ -52,6 +55,8 @@ struct RolloutFile {
       rewards.push_back(static_cast<float>(rollout.reward));
       groups.push_back(rollout.group);
     }
+    if (drop_last_reward) rewards.pop_back();
+    if (last_offset >= 0) offsets.back() = last_offset;
     h5::File file = h5::File::create(path, "archon.rollouts", 1);
     file.write("/input_ids", at::tensor(tokens, at::kLong));
     file.write("/cu_seqlens", at::tensor(offsets, at::kLong));
@@ -59,6 +64,8 @@ struct RolloutFile {
     file.write("/logprobs", at::tensor(log_probs, at::kFloat));
     file.write("/rewards", at::tensor(rewards, at::kFloat));
     file.write("/group_ids", at::tensor(groups, at::kLong));
+    if (reference != 0)
+      file.write("/ref_logprobs", at::tensor(std::vector<float>(tokens.size(), reference)));
     file.flush();
   }
 };

@@ -40,7 +40,7 @@ class TokenDataset {
     return cu_seqlens_[sequence + 1] - cu_seqlens_[sequence];
   }
   const std::vector<int64_t>& cu_seqlens() const { return cu_seqlens_; }
-  /// float64 [N], or undefined where the file has none.
+  /// float64 [N], finite; undefined where the file has none.
   const at::Tensor& rewards() const { return rewards_; }
   const std::string& path() const { return file_.path(); }
 
@@ -48,6 +48,8 @@ class TokenDataset {
   /// and kept (at most 1 Mi) as long as calls stay near each other in the file, so a walk through
   /// it reads each chunk about once. One thread at a time.
   Sequence read(int64_t sequence) const;
+  /// Reads and so checks every sequence, in the order of the file.
+  void check_all() const;
 
  private:
   /// Tokens [begin, end) of the file in memory; loss_mask int64 as in the file.
@@ -57,6 +59,7 @@ class TokenDataset {
     std::map<std::string, at::Tensor> fields;
   };
 
+  void read_rewards();
   /// The file that holds a field.
   const h5::File& holder(const std::string& field) const;
   void load_window(int64_t begin, int64_t end) const;

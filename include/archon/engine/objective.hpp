@@ -36,11 +36,14 @@ class Objective {
   int64_t unit() const { return options.kind == LossKind::dpo ? 2 : 1; }
   /// InputError when the model is not one for this loss.
   void validate(const DecoderConfig& config) const;
+  /// Whether the mean is over targets.
+  bool is_token_mean() const;
   /// How much a batch has of what the mean is over: targets, sequences with a target, or pairs.
   double size(const PackedBatch& batch) const;
 
   /// Forward pass and loss of a whole-stream batch, times `scale` (1 / size of the global batch).
-  /// `statistics` (may be null) receives what people watch, the same on every rank of a replica.
+  /// `statistics` (may be null) receives what people watch: of this rank's tokens, or of the whole
+  /// stream on every rank of a replica; either way they are right when reduced over the mesh.
   /// Collective over the model-parallel group.
   MicroBatchLoss operator()(Model& model, const Mesh& mesh, const PackedBatch& batch, double scale,
                             ActivationObserver* observer = nullptr,

@@ -28,8 +28,8 @@ class Preparation {
   /// Computes them. `step`: steps done before. InputError for what cannot be computed, by name, and
   /// for rewards and groups that allow no advantages. Collective over the mesh.
   void run(const std::string& data, const std::string& prepared, int64_t step);
-  /// InputError where a prepared file is not that of this step.
-  void check(const std::string& prepared, int64_t step) const;
+  /// InputError where a prepared file is not that of this step, or lacks what the loss needs now.
+  void check(const std::string& data, const std::string& prepared, int64_t step) const;
 
  private:
   void compute(const std::string& data, const std::string& field, TokenOutputs& outputs);

@@ -15,8 +15,8 @@ struct StepResult {
   double grad_norm = 0;  ///< before clipping
   int64_t tokens = 0;    ///< of the global batch, padding not counted
   int64_t targets = 0;
-  bool stepped = false;  ///< false: no targets, or a norm that is not finite
-  LossStatistics::Row statistics;  ///< of the global batch, what the loss makes people watch
+  bool stepped = false;       ///< false: no targets, or a norm that is not finite
+  LossStatistics statistics;  ///< what the loss makes people watch; to be reduced over the mesh
 };
 
 /// Makes the optimizer of TrainOptions over a model's parameters; --no-decay patterns are matched

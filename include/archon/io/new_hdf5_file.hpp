@@ -6,7 +6,7 @@
 
 namespace archon::h5 {
 
-/// An HDF5 file that appears under its name only when it is whole: written beside it as PATH.tmp,
+/// An HDF5 file that appears under its name only when it is whole: written beside it as PATH.PID.tmp,
 /// synced, then renamed by publish(). Without publish() the temporary file is removed, and what
 /// was at PATH before stays.
 class NewFile {
