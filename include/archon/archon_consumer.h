@@ -58,7 +58,11 @@ ARCHON_CONSUMER_API int archon_consumer_receive(archon_consumer* consumer,
 ARCHON_CONSUMER_API const char* archon_consumer_error(const archon_consumer* consumer);
 
 /* Says goodbye, also before training ended: Archon then trains on and pushes no more. Before
- * MPI_Finalize; collective over the consumer's processes. NULL is allowed. */
+ * MPI_Finalize; collective over the consumer's processes. NULL is allowed.
+ *
+ * After a failure in the middle of a version (of MPI, or short memory; not a tensor that on_tensor
+ * refused) Archon cannot be told, and waits: end the program with MPI_Abort on MPI_COMM_WORLD, which
+ * ends the job, rather than with MPI_Finalize, which waits for Archon. */
 ARCHON_CONSUMER_API void archon_consumer_disconnect(archon_consumer* consumer);
 
 #ifdef __cplusplus

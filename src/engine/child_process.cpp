@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -78,22 +79,56 @@ class SpawnSettings {
   posix_spawnattr_t attributes_;
 };
 
+// What a signal handler must know of the program that lives.
+std::atomic<pid_t> living{0};
+static_assert(std::atomic<pid_t>::is_always_lock_free);
+
+constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD};
+std::array<struct sigaction, kSignals.size()> before;
+
+void restore_signals() {
+  for (std::size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &before[i], nullptr);
+}
+
+/// A terminal or a launcher does not reach the program, which is in a process group of its own.
+extern "C" void end_with_program(int signal) {
+  if (const pid_t program = living.load()) ::kill(-program, SIGKILL);
+  restore_signals();
+  ::raise(signal);
+}
+
+/// What handles a signal while a program lives, and `usual` handles otherwise.
+sighandler_t handler_of(int signal, const struct sigaction& usual) {
+  if (signal == SIGPIPE) return SIG_IGN;
+  if (signal == SIGCHLD) return SIG_DFL;  // a program whose end is ignored has no exit code
+  return usual.sa_handler == SIG_IGN ? SIG_IGN : end_with_program;  // ignored: as under nohup
+}
+
 }  // namespace
+
+ChildProcess::Signals::Signals() {
+  for (std::size_t i = 0; i < kSignals.size(); ++i) {
+    ::sigaction(kSignals[i], nullptr, &before[i]);
+    struct sigaction action = {};
+    action.sa_handler = handler_of(kSignals[i], before[i]);
+    ::sigaction(kSignals[i], &action, nullptr);
+  }
+}
+
+ChildProcess::Signals::~Signals() { restore_signals(); }
 
 ChildProcess::ChildProcess(const std::string& command) {
   Pipe input, output;
-  process_ = SpawnSettings(input, output).start(command);
+  living = process_ = SpawnSettings(input, output).start(command);
   input_ = std::exchange(input.ends[1], -1);
   output_ = std::exchange(output.ends[0], -1);
   ::fcntl(input_, F_SETFL, O_NONBLOCK);
-  sigpipe_handler_ = std::signal(SIGPIPE, SIG_IGN);
 }
 
 ChildProcess::~ChildProcess() {
   kill();
   close_input();
   close_output();
-  std::signal(SIGPIPE, sigpipe_handler_);
 }
 
 void ChildProcess::close_input() { close_descriptor(input_); }
@@ -102,16 +137,27 @@ void ChildProcess::close_output() { close_descriptor(output_); }
 bool ChildProcess::wait(double seconds) {
   using Clock = std::chrono::steady_clock;
   const auto begin = Clock::now();
-  while (process_ != 0) {
-    if (::waitpid(process_, &status_, WNOHANG) == process_) {
-      process_ = 0;
-    } else if (seconds >= 0 &&
-               std::chrono::duration<double>(Clock::now() - begin).count() > seconds) {
+  while (!reap()) {
+    if (seconds >= 0 && std::chrono::duration<double>(Clock::now() - begin).count() > seconds)
       return false;
-    } else {
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
+  return true;
+}
+
+/// Whether it has ended; takes note of that, and kills what it left in its group. Before waitpid
+/// no other process can have been given the group's number.
+bool ChildProcess::reap() {
+  if (process_ == 0) return true;
+  siginfo_t end = {};
+  const int result =
+      ::waitid(P_PID, static_cast<id_t>(process_), &end, WEXITED | WNOHANG | WNOWAIT);
+  // A failure means that there is nothing to wait for.
+  if (result == 0 && end.si_pid == 0) return false;
+  ::kill(-process_, SIGKILL);
+  living = 0;
+  ::waitpid(process_, &status_, 0);
+  process_ = 0;
   return true;
 }
 

@@ -7,7 +7,8 @@
 namespace archon {
 
 /// A program behind two pipes. While one lives, writing to a program that has ended is an error to
-/// the writer (EPIPE), not a signal. One at a time.
+/// the writer (EPIPE), not a signal, and a signal that ends this process (SIGINT, SIGTERM, SIGHUP)
+/// kills the program first. One at a time.
 class ChildProcess {
  public:
   /// Starts /bin/sh -c COMMAND in a process group of its own. Its standard error is this process's.
@@ -25,7 +26,8 @@ class ChildProcess {
   void close_input();
   void close_output();
 
-  /// Waits at most so many seconds (below 0: without limit) for its end; whether it has ended.
+  /// Waits at most so many seconds (below 0: without limit) for its end; whether it has ended. What
+  /// it left in the background is killed then.
   bool wait(double seconds);
   /// Kills it with all that it started, if it still runs.
   void kill();
@@ -35,10 +37,17 @@ class ChildProcess {
   std::string fate() const;
 
  private:
+  /// Sets this process's handling of signals, and puts it back.
+  struct Signals {
+    Signals();
+    ~Signals();
+  };
+  bool reap();
+
+  Signals signals_;
   int input_ = -1, output_ = -1;
   pid_t process_ = 0;  // 0: ended, and waited for
   int status_ = 0;
-  void (*sigpipe_handler_)(int);
 };
 
 }  // namespace archon

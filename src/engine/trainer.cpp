@@ -84,11 +84,12 @@ class Trainer {
   }
 
   /// False when SIGTERM ended it.
-  bool run(const MpiEnvironment& mpi) {
+  bool run(MpiEnvironment& mpi) {
     Progress progress(mesh_.world().rank() == 0, position_.step + 1, options_.steps);
     Profile profile(options_.profile, options_.steps > 0 ? options_.steps : INT64_MAX, mesh_);
     Checkpointing checkpoints(options_, loaded_, *optimizer_, mesh_, progress, resumed_from_);
-    WeightSync sync(options_, loaded_, mesh_, mpi, progress);
+    WeightSync sync(options_, loaded_, mesh_, mpi, progress,
+                    [&checkpoints] { return checkpoints.ending(); });
     sync.offer(position_.step);
     while (!checkpoints.ended() && more(checkpoints)) {
       const int64_t step = position_.step + 1;
@@ -111,9 +112,15 @@ class Trainer {
     checkpoints.finish([this] { return state(); });
     if (checkpoints.ended()) {
       checkpoints.ensure_saved();
-      sync.finish();
+      const bool consumer_knows = sync.finish();
       log::info("ended by SIGTERM after step {}; the same command goes on from there",
                 position_.step);
+      // MPI_Finalize would wait for a consumer that waits for weights.
+      if (!consumer_knows)
+        mpi.abort(
+            "archon: warning: the consumer of weights does not ask for the next version, and so "
+            "cannot be told that the run ends: the whole job is ended\n",
+            kExitTerminated);
       return false;
     }
     if (recorder_) recorder_->finish();

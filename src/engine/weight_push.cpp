@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
+#include <utility>
 
 #include "archon/base/activity.hpp"
 #include "archon/base/error.hpp"
@@ -11,6 +13,10 @@
 
 namespace archon {
 namespace {
+
+constexpr auto kPoll = std::chrono::microseconds(500);
+// A consumer that is about to ask learns of the end of a run that SIGTERM ends.
+constexpr auto kPatienceAtEnd = std::chrono::seconds(5);
 
 archon_push_tensor to_wire(const SafetensorsSpec& spec) {
   archon_push_tensor wire = {};
@@ -29,10 +35,12 @@ archon_push_tensor to_wire(const SafetensorsSpec& spec) {
 }  // namespace
 
 WeightPush::WeightPush(const WeightSyncOptions& options, const LoadedModel& loaded,
-                       const Mesh& mesh, int leader, Progress& progress)
+                       const Mesh& mesh, int leader, Progress& progress,
+                       std::function<bool()> ending)
     : loaded_(loaded),
       mesh_(mesh),
       progress_(progress),
+      ending_(std::move(ending)),
       dtype_(loaded.model->config().stored_dtype),
       bucket_bytes_(options.push_bucket_bytes) {
   for (const SafetensorsSpec& spec : tensors_of(*loaded.model, loaded.spec->adapter, dtype_))
@@ -40,10 +48,22 @@ WeightPush::WeightPush(const WeightSyncOptions& options, const LoadedModel& load
   if (mesh.world().rank() == 0) link_.emplace(leader);
 }
 
+/// On world rank 0: waits for a request, but no longer than `patience` once the run is to end;
+/// whether it is there.
+bool WeightPush::await_request(int64_t version, std::chrono::seconds patience) {
+  const CollectiveScope scope("wait for a request", "the link to the consumer", version);
+  const auto begin = std::chrono::steady_clock::now();
+  while (!link_->has_request()) {
+    if (ending_() && std::chrono::steady_clock::now() - begin >= patience) return false;
+    std::this_thread::sleep_for(kPoll);
+  }
+  return true;
+}
+
 /// On world rank 0: whether the consumer asks for this version.
 bool WeightPush::is_asked(int64_t version, bool wait) {
-  if (!wait && !link_->has_request()) return false;
-  const CollectiveScope scope("wait for a request", "the link to the consumer", version);
+  const bool here = wait ? await_request(version, std::chrono::seconds(0)) : link_->has_request();
+  if (!here) return false;
   gone_ = link_->receive_request() == ARCHON_PUSH_LEAVE;
   if (gone_) {
     progress_.interrupt();
@@ -94,12 +114,19 @@ void WeightPush::send_tensor(const at::Tensor& tensor) {
   if (next_ == bucket_.end) link_->send(contents_.data(), bucket_.bytes, bucket_bytes_);
 }
 
-void WeightPush::finish() {
-  if (!link_ || gone_ || link_->receive_request() == ARCHON_PUSH_LEAVE) return;
+bool WeightPush::finish(int64_t version) {
+  if (!link_ || gone_) return true;
+  if (!link_->has_request()) {
+    progress_.interrupt();
+    log::info("waiting for the consumer's next request");
+  }
+  if (!await_request(version, kPatienceAtEnd)) return false;
+  if (link_->receive_request() == ARCHON_PUSH_LEAVE) return true;
   archon_push_begin end = {};
   end.protocol = ARCHON_PUSH_PROTOCOL;
   end.ended = 1;
   link_->send(end);
+  return true;
 }
 
 }  // namespace archon

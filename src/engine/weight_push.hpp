@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -15,16 +17,19 @@ namespace archon {
 /// larger of a bucket and a tensor. All calls are collective over the mesh.
 class WeightPush {
  public:
-  /// `leader`: the consumer's first rank in MPI_COMM_WORLD. References must outlive it.
+  /// `leader`: the consumer's first rank in MPI_COMM_WORLD. `ending`: whether the run is to end, and
+  /// not to wait for the consumer. References must outlive it.
   WeightPush(const WeightSyncOptions& options, const LoadedModel& loaded, const Mesh& mesh,
-             int leader, Progress& progress);
+             int leader, Progress& progress, std::function<bool()> ending);
   /// Sends this version when the consumer asks for one: waits for that, or else leaves the version
   /// out. Nothing once the consumer said goodbye. Whether it was sent.
   bool push(int64_t version, bool wait);
-  /// Answers the consumer's next request, whenever it comes, with the end.
-  void finish();
+  /// Answers the consumer's next request with the end. False where the run is to end and none came
+  /// within seconds: the consumer knows of nothing then. `version`: the last one.
+  bool finish(int64_t version);
 
  private:
+  bool await_request(int64_t version, std::chrono::seconds patience);
   bool is_asked(int64_t version, bool wait);
   void send_begin(int64_t version);
   void send_tensor(const at::Tensor& tensor);
@@ -32,6 +37,7 @@ class WeightPush {
   const LoadedModel& loaded_;
   const Mesh& mesh_;
   Progress& progress_;
+  std::function<bool()> ending_;
   at::ScalarType dtype_;
   int64_t bucket_bytes_;
   std::vector<archon_push_tensor> tensors_;

@@ -1,17 +1,20 @@
 #include "archon/engine/weight_sync.hpp"
 
+#include <utility>
+
 #include "weight_publisher.hpp"
 #include "weight_push.hpp"
 
 namespace archon {
 
 WeightSync::WeightSync(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
-                       const MpiEnvironment& mpi, Progress& progress)
+                       const MpiEnvironment& mpi, Progress& progress, std::function<bool()> ending)
     : options_(options.sync) {
   if (!options_.publish.empty())
     publisher_ = std::make_unique<WeightPublisher>(options, loaded, mesh, progress);
   if (!options_.push_role.empty())
-    push_ = std::make_unique<WeightPush>(options_, loaded, mesh, mpi.peer_leader(), progress);
+    push_ = std::make_unique<WeightPush>(options_, loaded, mesh, mpi.peer_leader(), progress,
+                                         std::move(ending));
 }
 
 WeightSync::~WeightSync() = default;
@@ -23,11 +26,11 @@ void WeightSync::offer(int64_t step) {
   if (push_ && (first || step % options_.push_every == 0)) push(first || options_.push_wait);
 }
 
-void WeightSync::finish() {
+bool WeightSync::finish() {
   if (publisher_ && published_ < latest_) publish();
-  if (!push_) return;
+  if (!push_) return true;
   if (pushed_ < latest_) push(/*wait=*/true);
-  push_->finish();
+  return push_->finish(latest_);
 }
 
 void WeightSync::publish() {

@@ -5,7 +5,7 @@
 
 #include "archon/io/hdf5.hpp"
 #include "archon/io/json.hpp"
-#include "cli_support.hpp"
+#include "run_control.hpp"
 
 using namespace archon;
 using namespace archon::test;
@@ -116,6 +116,21 @@ BOOST_FIXTURE_TEST_CASE(what_fails_leaves_the_file_as_it_is, RolloutFile) {
                 {"no folder " + (folder / "no")});
   BOOST_CHECK(read_bytes(data) == before);
   BOOST_TEST(names_in(folder.path()) == std::vector<std::string>{"rollouts.h5"});
+}
+
+BOOST_FIXTURE_TEST_CASE(a_signal_kills_the_program_too, RolloutFile) {
+  const std::string begun = folder / "begun", late = folder / "late";
+  const std::string program = "touch " + begun + "; (sleep 1; touch " + late + ") | cat";
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    std::filesystem::remove(begun);
+    const auto result = act_during(
+        0, {"reward", "--data", data, "--reward-command", program},
+        [&] { return std::filesystem::exists(begun); },
+        [&] { BOOST_REQUIRE(::kill(find_process(archon_program(), data), signal) == 0); });
+    BOOST_CHECK_EQUAL(result.exit_code, 128 + signal);
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  BOOST_CHECK(!std::filesystem::exists(late));
 }
 
 BOOST_FIXTURE_TEST_CASE(wrong_usage_and_input, RolloutFile) {

@@ -33,18 +33,24 @@ inline pid_t find_process(const std::string& program, const std::string& output)
   return 0;
 }
 
-/// Runs the program, under mpiexec unless `ranks` is 0, and calls `act` while it runs, as soon as
-/// `ready` is true.
-inline ProcessResult act_during(int ranks, const std::vector<std::string>& arguments,
+/// Calls `act` while `program` runs, as soon as `ready` is true.
+inline ProcessResult act_during(const std::function<ProcessResult()>& program,
                                 const std::function<bool()>& ready,
                                 const std::function<void()>& act) {
-  auto run = std::async(std::launch::async, [&] {
-    return ranks == 0 ? run_archon(arguments) : run_archon_ranks(ranks, arguments);
-  });
+  auto run = std::async(std::launch::async, program);
   while (run.wait_for(std::chrono::milliseconds(5)) != std::future_status::ready && !ready())
     continue;
   if (run.wait_for(std::chrono::seconds(0)) != std::future_status::ready) act();
   return run.get();
+}
+
+/// The same of archon, under mpiexec unless `ranks` is 0.
+inline ProcessResult act_during(int ranks, const std::vector<std::string>& arguments,
+                                const std::function<bool()>& ready,
+                                const std::function<void()>& act) {
+  return act_during(
+      [&] { return ranks == 0 ? run_archon(arguments) : run_archon_ranks(ranks, arguments); },
+      ready, act);
 }
 
 inline bool has_lines(const Inputs& inputs) {

@@ -166,6 +166,44 @@ BOOST_AUTO_TEST_CASE(a_consumer_that_stops_asking_ends_the_job_in_time) {
                  "to the consumer (number 1)");
 }
 
+BOOST_AUTO_TEST_CASE(a_consumer_that_never_asks_for_the_end_is_not_waited_for_for_ever) {
+  Job job;
+  const std::vector<std::string> more = {"--batch-sequences", "2", "--lr", "1e-2",
+                                         "--save-every",      "2"};
+  check_runs(2, job.train(more));
+  const auto result =
+      job.run({"--push-weights", kRole, "--save-every", "2", "--collective-timeout", "2"}, "stall");
+  BOOST_CHECK_EQUAL(result.exit_code, 3);
+  CHECK_CONTAINS(result.err, "waiting for the consumer's next request");
+  CHECK_CONTAINS(result.err,
+                 "archon[0]: error: a collective waited longer than --collective-timeout 2 s: "
+                 "inside wait for a request over the link to the consumer (number 2)");
+}
+
+BOOST_AUTO_TEST_CASE(a_signal_ends_a_run_whether_the_consumer_asks_or_not) {
+  for (const std::string behaviour : {"all", "stall"}) BOOST_TEST_CONTEXT(behaviour) {
+      Job job;
+      const auto result = act_during(
+          [&] {
+            return job.run({"--push-weights", kRole, "--steps", "1000000"}, behaviour);
+          },
+          [&] { return has_lines(job); },
+          [&] {
+            std::this_thread::sleep_for(std::chrono::milliseconds(300));
+            BOOST_REQUIRE(::kill(find_rank(job.output, 0), SIGTERM) == 0);
+          });
+      BOOST_CHECK_EQUAL(result.exit_code, 128 + SIGTERM);
+      BOOST_CHECK_LT(result.seconds, 20);
+      const int64_t saved = latest_step(job);
+      CHECK_CONTAINS(result.err, fmt::format("ended by SIGTERM after step {}", saved));
+      BOOST_CHECK_EQUAL(saved, static_cast<int64_t>(metrics(job).size()));
+      if (behaviour == "all")
+        CHECK_CONTAINS(result.out, "consumer 2: ended");
+      else
+        CHECK_CONTAINS(result.err, "cannot be told that the run ends");
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_consumer_that_dies_ends_the_job) {
   Job job;
   const auto result = job.run({"--push-weights", kRole, "--steps", "1000"}, "die");

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <numeric>
 #include <thread>
 
@@ -214,6 +215,20 @@ BOOST_AUTO_TEST_CASE(silent_programs_are_killed_with_what_they_started) {
   check_fails<RuntimeFailure>("sleep 30", {"neither read nor answered"}, 30000, 0.3);
   std::this_thread::sleep_for(std::chrono::seconds(2));
   BOOST_TEST(!std::filesystem::exists(late));
+}
+
+BOOST_AUTO_TEST_CASE(what_a_program_leaves_in_the_background_is_killed) {
+  const TemporaryFolder folder;
+  const std::string late = folder / "late";
+  ask(some(3), "(sleep 1; touch '" + late + "') > /dev/null & yes 1 | head -n 3");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  BOOST_TEST(!std::filesystem::exists(late));
+}
+
+BOOST_AUTO_TEST_CASE(an_exit_code_is_seen_where_ends_of_children_are_ignored) {
+  const auto before = std::signal(SIGCHLD, SIG_IGN);
+  check_fails<RuntimeFailure>("exit 3", {"exit code 3"});
+  BOOST_TEST((std::signal(SIGCHLD, before) == SIG_IGN));
 }
 
 BOOST_AUTO_TEST_CASE(a_slow_program_that_shows_signs_goes_on) {

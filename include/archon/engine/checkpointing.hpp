@@ -17,7 +17,8 @@ namespace archon {
 /// on, and the end of a run that ends with it.
 ///
 /// The signals are answered at the end of the step they come in: SIGUSR1 asks for a checkpoint,
-/// SIGTERM for one and the end. All calls but `wish` and `ended` are collective over the mesh.
+/// SIGTERM for one and the end. All calls but `wish`, `ended` and `ending` are collective over the
+/// mesh.
 class Checkpointing {
  public:
   /// All arguments must outlive it. `resumed_from`: a checkpoint's folder, or empty.
@@ -33,6 +34,8 @@ class Checkpointing {
   void while_waiting(int64_t step, int64_t wish, const std::function<Json()>& state);
   /// Whether SIGTERM ends the run after this step.
   bool ended() const { return ended_; }
+  /// Whether SIGTERM ended the run, or came to this rank and will at the end of a step.
+  bool ending() const { return ended_ || (orderly_end_ && orderly_end_->asked()); }
   /// Saves after the last step where saves are planned, and waits until that is done. From here on
   /// SIGTERM ends the process at once.
   void finish(const std::function<Json()>& state);

@@ -2,6 +2,7 @@
 
 #include <ATen/core/ScalarType.h>
 
+#include <csignal>
 #include <cstdint>
 #include <iosfwd>
 #include <optional>
@@ -14,6 +15,9 @@ namespace archon {
 
 /// The commands of the engine. train, eval, forward and generate are collective over mpi.world(), with
 /// the same options on every rank. All throw InputError or RuntimeFailure.
+
+/// What a shell or a launcher sees of a program that SIGTERM ended.
+inline constexpr int kExitTerminated = 128 + SIGTERM;
 
 /// Trains as asked, and leaves metrics, checkpoints, record and model under `options.output`. False
 /// when SIGTERM ended the run before its last step, with a checkpoint.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "archon/comm/mpi.hpp"
@@ -17,9 +18,10 @@ class WeightPush;
 /// collective over the mesh.
 class WeightSync {
  public:
-  /// Connects to the consumer, if one is asked for. All arguments must outlive it.
+  /// Connects to the consumer, if one is asked for. `ending`: whether the run is to end, asked
+  /// while world rank 0 waits for the consumer. All arguments must outlive it.
   WeightSync(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
-             const MpiEnvironment& mpi, Progress& progress);
+             const MpiEnvironment& mpi, Progress& progress, std::function<bool()> ending);
   ~WeightSync();
   WeightSync(const WeightSync&) = delete;
   WeightSync& operator=(const WeightSync&) = delete;
@@ -27,9 +29,10 @@ class WeightSync {
   /// Hands on the weights as they are after `step` where that is due: at the first call, and then
   /// every so many steps.
   void offer(int64_t step);
-  /// Hands on the last weights offered, if they were not; tells the consumer that no more will come,
-  /// and waits until it asks.
-  void finish();
+  /// Hands on the last weights offered, if they were not; tells the consumer that no more will
+  /// come, and waits until it asks. Where the run is to end it waits for seconds at most; false on
+  /// world rank 0 when the consumer could not be told.
+  bool finish();
 
  private:
   void publish();

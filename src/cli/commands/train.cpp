@@ -1,14 +1,9 @@
-#include <csignal>
-
 #include "archon/engine/run.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "command.hpp"
 
 namespace archon::cli {
 namespace {
-
-// What a shell or a launcher sees of a program that SIGTERM ended.
-constexpr int kExitTerminated = 128 + SIGTERM;
 
 class TrainCommand : public ParallelCommand {
   void declare(OptionSet& options) override {
