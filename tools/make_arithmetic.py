@@ -16,6 +16,8 @@ import operator
 import sys
 from pathlib import Path
 
+import command_line
+
 try:
     import numpy as np
     from token_dataset.errors import InputError
@@ -127,13 +129,6 @@ def make(options):
     (output / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
 
 
-def positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
-
-
 def operations(text):
     if not text or set(text) - set(OPERATIONS) or len(set(text)) < len(text):
         raise argparse.ArgumentTypeError(f"'{text}' is not some of {''.join(OPERATIONS)}")
@@ -148,28 +143,25 @@ def parse_arguments(arguments):
     add("--output", metavar="DIR", required=True, help="the folder to fill")
     add("--operations", metavar="SIGNS", type=operations, default="+",
         help=f"some of {''.join(OPERATIONS)} [%(default)s]")
-    add("--terms", metavar="N", type=positive, default=4,
+    add("--terms", metavar="N", type=command_line.positive, default=4,
         help="numbers of each problem [%(default)s]")
     add("--digits", type=int, choices=(1, 2, 3), default=1,
         help="of each number [%(default)s]")
-    add("--sft", metavar="N", type=positive, default=4000, help="problems of sft.h5 [%(default)s]")
-    add("--test", metavar="N", type=positive, default=1000,
+    add("--sft", metavar="N", type=command_line.positive, default=4000,
+        help="problems of sft.h5 [%(default)s]")
+    add("--test", metavar="N", type=command_line.positive, default=1000,
         help="problems of test.h5 [%(default)s]")
-    add("--rounds", metavar="N", type=positive, default=20,
+    add("--rounds", metavar="N", type=command_line.positive, default=20,
         help="files in prompts/ [%(default)s]")
-    add("--prompts", metavar="N", type=positive, default=64,
+    add("--prompts", metavar="N", type=command_line.positive, default=64,
         help="problems of each file in prompts/ [%(default)s]")
     add("--seed", metavar="N", type=int, default=0, help="of what is drawn [%(default)s]")
     return parser.parse_args(arguments)
 
 
 def main():
-    try:
-        make(parse_arguments(sys.argv[1:]))
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    options = parse_arguments(sys.argv[1:])
+    return command_line.run(lambda: make(options), InputError)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import command_line
+
 try:
     import h5py
     import matplotlib
@@ -166,13 +168,6 @@ def draw(runs, columns, references, window, title, output):
     plt.close(figure)
 
 
-def positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
-
-
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -183,7 +178,7 @@ def parse_arguments(arguments):
     add("--column", metavar="NAME", action="append",
         help="what to draw, one panel each: a column of metrics.h5; or time or traffic, stacked "
              "by what a step's seconds and bytes go to; may be repeated [loss]")
-    add("--smooth", metavar="STEPS", type=positive, default=1,
+    add("--smooth", metavar="STEPS", type=command_line.positive, default=1,
         help="draw the mean over the last STEPS steps, and the raw values pale [%(default)s]")
     add("--reference", metavar="LABEL=VALUE", action="append", default=[], type=parse_reference,
         help="a horizontal line in the first panel; may be repeated")
@@ -193,14 +188,13 @@ def parse_arguments(arguments):
 
 def main():
     options = parse_arguments(sys.argv[1:])
-    try:
+
+    def plot():
         runs = [Run(argument) for argument in options.runs]
         draw(runs, options.column or ["loss"], options.reference, options.smooth, options.title,
              options.output)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return command_line.run(plot, InputError)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import tempfile
 from itertools import chain
 from pathlib import Path
 
+import command_line
+
 try:
     from token_dataset.errors import InputError
     from token_dataset.hdf5 import write_dataset
@@ -164,12 +166,7 @@ def report(summaries, vocabulary_size, spool):
 
 def main():
     options = parse_arguments(sys.argv[1:])
-    try:
-        prepare(options)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command_line.run(lambda: prepare(options), InputError)
 
 
 if __name__ == "__main__":
