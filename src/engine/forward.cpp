@@ -13,6 +13,7 @@
 #include "archon/engine/objective.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/io/new_hdf5_file.hpp"
+#include "archon/parallel/collectives.hpp"
 #include "archon/parallel/partition.hpp"
 
 namespace archon {
@@ -91,7 +92,7 @@ class ForwardRun {
 
   void write_distributions(const at::Tensor& share, const PackedBatch& slice,
                            const TokenPlaces& places, TokenOutputs& outputs) {
-    const at::Tensor hidden = hidden_of_slice(share, mesh_);
+    const at::Tensor hidden = differentiable::all_gather(share, mesh_.tp());
     if (options_.logprobs || options_.entropy) {
       const LogProbs result = stream_log_probs(hidden, slice, *loaded_.model, mesh_,
                                                options_.temperature, options_.entropy);

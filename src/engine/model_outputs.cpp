@@ -1,11 +1,11 @@
 #include "archon/engine/model_outputs.hpp"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
 #include "archon/data/gather.hpp"
 #include "archon/engine/objective.hpp"
+#include "archon/parallel/collectives.hpp"
 
 namespace archon {
 namespace {
@@ -43,12 +43,6 @@ TokenPlaces places_in_file(const PackedBatch& batch, const TokenDataset& dataset
   return places;
 }
 
-at::Tensor hidden_of_slice(const at::Tensor& share, const Mesh& mesh) {
-  at::Tensor hidden = at::empty({share.size(0) * mesh.shape().tp, share.size(1)}, share.options());
-  mesh.tp().all_gather(hidden, share.contiguous());
-  return hidden;
-}
-
 LogProbs stream_log_probs(const at::Tensor& hidden, const PackedBatch& slice, const Model& model,
                           const Mesh& mesh, double temperature, bool with_entropy) {
   LogProbs result = vocab_parallel_log_probs(hidden, vocab_parallel_head(model, mesh, temperature),
@@ -65,8 +59,8 @@ void write_log_probs(const LoadedModel& loaded, const Mesh& mesh, const Batcher&
                      double temperature, TokenOutputs& outputs, const std::string& dataset) {
   write_of_all(loaded, mesh, batcher, outputs, dataset,
                [&](const at::Tensor& share, const PackedBatch& slice) {
-                 return stream_log_probs(hidden_of_slice(share, mesh), slice, *loaded.model, mesh,
-                                         temperature, /*with_entropy=*/false)
+                 return stream_log_probs(differentiable::all_gather(share, mesh.tp()), slice,
+                                         *loaded.model, mesh, temperature, /*with_entropy=*/false)
                      .log_probs;
                });
 }

@@ -40,13 +40,24 @@ struct Terms {
     const int64_t tokens = slice.tokens.size(0);
     return stream.narrow(0, mesh.cp_rank() * tokens, tokens);
   }
-  /// A per-token loss of the whole stream, known to every cp rank, as the loss of this rank's
-  /// tokens.
-  MicroBatchLoss own_share(const at::Tensor& of_tokens) const {
-    const at::Tensor loss = mine(of_tokens).sum().mul(scale).view({1});
-    return {loss, loss.item<double>()};
-  }
 };
+
+/// Log-probabilities of the targets of the whole stream, on every cp rank: whole sequences need
+/// them.
+LogProbs target_log_probs(const at::Tensor& hidden, const Terms& terms, bool with_entropy) {
+  LogProbs result =
+      vocab_parallel_log_probs(differentiable::all_gather(hidden, terms.mesh.tp()), terms.head(),
+                               target_labels(terms.slice), with_entropy);
+  for (at::Tensor* slice : {&result.log_probs, &result.entropy})
+    if (slice->defined()) *slice = differentiable::all_gather(*slice, terms.mesh.cp());
+  return result;
+}
+
+/// The sum of what this rank counts, of a loss that all tp ranks know.
+MicroBatchLoss sum_of(const at::Tensor& losses, double scale) {
+  const at::Tensor loss = losses.sum().mul(scale).view({1});
+  return {loss, loss.item<double>()};
+}
 
 MicroBatchLoss sft_loss(const at::Tensor& hidden, const Terms& terms) {
   const at::Tensor weights = terms.mine(terms.weights()).mul(terms.scale).to(at::kFloat);
@@ -70,17 +81,10 @@ MicroBatchLoss critic_objective(const at::Tensor& hidden, const Terms& terms) {
   return {loss, terms.mesh.tp().all_reduce(loss.item<double>())};
 }
 
-/// Whole sequences need the log-probabilities of the whole stream, on every cp rank.
-at::Tensor whole(const at::Tensor& slice, const Terms& terms) {
-  return slice.defined() ? differentiable::all_gather(slice, terms.mesh.cp()) : slice;
-}
-
 MicroBatchLoss policy_gradient_loss(const at::Tensor& hidden, const Terms& terms) {
   const LossOptions& options = terms.options;
   const bool with_entropy = options.entropy_coefficient > 0 || terms.statistics != nullptr;
-  const LogProbs own =
-      vocab_parallel_log_probs(differentiable::all_gather(hidden, terms.mesh.tp()), terms.head(),
-                               target_labels(terms.slice), with_entropy);
+  const auto [log_probs, entropy] = target_log_probs(hidden, terms, with_entropy);
   const auto& fields = terms.batch.fields;
   const auto field = [&](const char* name) {
     const auto found = fields.find(name);
@@ -89,13 +93,12 @@ MicroBatchLoss policy_gradient_loss(const at::Tensor& hidden, const Terms& terms
   const at::Tensor behaviour = field("logprobs"), reference = field("ref_logprobs");
   const at::Tensor proximal =
       options.proximal == Proximal::behaviour ? behaviour : field("prox_logprobs");
-  const PolicyBatch batch{whole(own.log_probs, terms),
+  const PolicyBatch batch{log_probs,
                           proximal,
                           behaviour,
                           field("advantages"),
                           terms.batch.target_mask,
                           terms.batch.cu_seqlens};
-  const at::Tensor entropy = whole(own.entropy, terms);
   const PolicyLoss policy = policy_loss(batch, options.policy);
   if (terms.statistics != nullptr)
     add_policy_statistics(*terms.statistics, batch, policy, options.policy, entropy, reference);
@@ -105,21 +108,17 @@ MicroBatchLoss policy_gradient_loss(const at::Tensor& hidden, const Terms& terms
     loss = loss + options.kl_coefficient *
                       kl_estimate(batch.log_probs, reference, batch.mask, options.kl_estimator);
   if (options.entropy_coefficient > 0) loss = loss - options.entropy_coefficient * entropy;
-  return terms.own_share(loss * terms.weights());
+  return sum_of(terms.mine(loss * terms.weights()), terms.scale);
 }
 
 MicroBatchLoss preference_loss(const at::Tensor& hidden, const Terms& terms) {
-  const LogProbs own = vocab_parallel_log_probs(differentiable::all_gather(hidden, terms.mesh.tp()),
-                                                terms.head(), target_labels(terms.slice));
-  const DpoLoss result =
-      dpo_loss({whole(own.log_probs, terms), terms.batch.fields.at("ref_logprobs"),
-                terms.batch.target_mask, terms.batch.cu_seqlens},
-               terms.options.dpo);
+  const DpoLoss result = dpo_loss(
+      {target_log_probs(hidden, terms, /*with_entropy=*/false).log_probs,
+       terms.batch.fields.at("ref_logprobs"), terms.batch.target_mask, terms.batch.cu_seqlens},
+      terms.options.dpo);
   if (terms.statistics != nullptr) add_dpo_statistics(*terms.statistics, result);
   // A pair's loss belongs to no token in particular: the first cp rank counts it.
-  const double share = terms.mesh.cp_rank() == 0 ? terms.scale : 0.0;
-  const at::Tensor loss = result.loss.sum().mul(share).view({1});
-  return {loss, loss.item<double>()};
+  return sum_of(result.loss, terms.mesh.cp_rank() == 0 ? terms.scale : 0.0);
 }
 
 MicroBatchLoss loss_of(const at::Tensor& hidden, const Terms& terms) {
@@ -142,9 +141,8 @@ LossOptions completed(LossOptions options) {
   policy.eps_clip_higher = options.eps_clip_higher < 0 ? policy.eps_clip : options.eps_clip_higher;
   if (options.kind == LossKind::gspo) options.policy.sequence_ratio = true;
   if (options.kind == LossKind::sapo) options.policy.surrogate = Surrogate::sapo;
-  const bool with_values = options.kind == LossKind::ppo || options.kind == LossKind::critic;
   options.advantages.norm =
-      options.reward_norm.value_or(with_values ? RewardNorm::none : RewardNorm::group);
+      options.reward_norm.value_or(options.uses_values() ? RewardNorm::none : RewardNorm::group);
   options.advantages.kl_coefficient = options.kl_in_reward ? options.kl_coefficient : 0;
   options.advantages.kl_estimator = options.kl_estimator;
   validate(options.policy);
@@ -180,6 +178,8 @@ bool LossOptions::is_policy_gradient() const {
   return kind == LossKind::grpo || kind == LossKind::ppo || kind == LossKind::gspo ||
          kind == LossKind::sapo;
 }
+
+bool LossOptions::uses_values() const { return kind == LossKind::ppo || kind == LossKind::critic; }
 
 Objective::Objective(LossOptions given) : options(completed(std::move(given))) {}
 

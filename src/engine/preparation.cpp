@@ -45,20 +45,20 @@ std::vector<std::string> Preparation::lacking(const std::string& data) const {
   return needed;
 }
 
-void Preparation::run(const std::string& data, const std::string& prepared, int64_t step) {
-  const std::vector<std::string> fields = lacking(data);
-  std::optional<h5::NewFile> file;  // world rank 0 only
+void Preparation::run(const std::string& data, const std::vector<std::string>& fields,
+                      const std::string& prepared, int64_t step) {
+  const bool rewarded = std::any_of(fields.begin(), fields.end(), from_rewards);
+  std::optional<h5::NewFile> file;  // world rank 0 only, as the next
+  std::optional<Rollouts> rollouts;
   check_on_rank_zero(mesh_.world(), [&] {
     file.emplace(prepared, "archon.prepared_rollouts", 1);
-    if (std::any_of(fields.begin(), fields.end(), from_rewards))
-      check_rewards(data, trained_.model->config().vocab_size, objective_);
+    if (rewarded) rollouts = read_rollouts(data, trained_.model->config().vocab_size, objective_);
   });
   TokenOutputs outputs(file ? &file->file() : nullptr, mesh_);
   for (const std::string& field : fields)
     if (!from_rewards(field)) compute(data, field, outputs);
   check_on_rank_zero(mesh_.world(), [&] {
-    if (std::any_of(fields.begin(), fields.end(), from_rewards))
-      write_advantages(data, file->file(), objective_);
+    if (rollouts) write_advantages(*std::move(rollouts), data, file->file(), objective_);
     file->file().set_attribute("/", "step", step);
     file->publish();
   });

@@ -65,7 +65,7 @@ class RolloutFile {
  public:
   explicit RolloutFile(const std::string& path) {
     const TokenDataset dataset(path, std::numeric_limits<int64_t>::max());
-    const h5::File file = h5::File::open(path);
+    const h5::File& file = dataset.file();
     for (const char* name : {"/loss_mask", "/group_ids"})
       ARCHON_VALIDATE(file.has(name),
                       "{} has no dataset {}; rollouts need it (docs/file-formats.md)", path, name);

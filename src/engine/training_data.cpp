@@ -26,8 +26,9 @@ std::string TrainingData::prepared(const std::string& output, const std::string&
 }
 
 /// Rollouts say at which temperature they were sampled; ratios at another one would be wrong.
-void TrainingData::check_temperature(const std::string& data) const {
-  const auto written = h5::File::open(data).number_attribute("/", "temperature");
+void TrainingData::check_temperature() const {
+  const TokenDataset& dataset = batcher_->dataset();
+  const auto written = dataset.file().number_attribute("/", "temperature");
   if (!objective_.options.is_policy_gradient() || !written) return;
   // Greedy rollouts come with the log-probabilities of temperature 1.
   const double sampled = *written == 0 ? 1 : *written;
@@ -35,7 +36,7 @@ void TrainingData::check_temperature(const std::string& data) const {
     log::warning(
         "{} was sampled at temperature {}, and --temperature is {}: ratios compare policies "
         "of different temperatures; give --temperature {}",
-        data, sampled, objective_.options.temperature, sampled);
+        dataset.path(), sampled, objective_.options.temperature, sampled);
 }
 
 void TrainingData::use(const std::string& name, const std::string& beside) {
@@ -77,10 +78,10 @@ bool TrainingData::ready_after(int64_t step) {
   if (!name) return false;
   const std::string data = feed_.path(*name);
   std::string beside;
-  if (!preparation_.lacking(data).empty()) {
+  if (const auto lacking = preparation_.lacking(data); !lacking.empty()) {
     beside = prepared(options_.output, *name);
     check_on_rank_zero(mesh_.world(), [&] { ensure_writable_folder(parent_folder(beside)); });
-    preparation_.run(data, beside, step);
+    preparation_.run(data, lacking, beside, step);
   }
   // What is wrong in a file of rollouts is said before its first step.
   const std::vector<std::string> fields = objective_.fields();
@@ -88,9 +89,9 @@ bool TrainingData::ready_after(int64_t step) {
     const TokenDataset dataset(data, loaded_.model->config().vocab_size, fields, beside);
     if (!fields.empty()) dataset.check_all();
   });
-  check_temperature(data);
   use(*name, beside);
   position_.began = step;
+  check_temperature();
   return true;
 }
 

@@ -34,8 +34,7 @@ constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
 /// A token's distribution over the whole vocabulary.
 struct Distribution {
   float max, sum, weighted, label;
-  // Fused multiply-adds may leave a sum a little below 1; no probability is above 1. NaN stays.
-  float log_prob() const { return std::min(label - max - std::log(sum), 0.0F); }
+  float log_prob() const { return kernels::log_prob(label, max, sum); }
   float mean() const { return weighted / sum; }  // of logit − max
   float entropy() const { return std::log(sum) - mean(); }
 };

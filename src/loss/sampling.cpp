@@ -124,9 +124,7 @@ DrawnTokens draw_chunk(const at::Tensor& hidden, const VocabParallelHead& head, 
       const kernels::SoftmaxStats stats = kernels::softmax_stats(row, vocab, scale);
       const int64_t token = draw_token(row, vocab, scale, stats, draws[mine.begin + i], options);
       tokens.data_ptr<int64_t>()[i] = token;
-      // Fused multiply-adds may leave a sum a little below 1; no probability is above 1. NaN stays.
-      log_probs.data_ptr<float>()[i] =
-          std::min(row[token] * scale - stats.max - std::log(stats.sum), 0.0F);
+      log_probs.data_ptr<float>()[i] = kernels::log_prob(row[token] * scale, stats.max, stats.sum);
     }
   });
   if (head.tp.size() == 1) return {tokens, log_probs};

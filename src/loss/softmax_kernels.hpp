@@ -2,6 +2,8 @@
 
 #include <c10/util/BFloat16.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 /// Row kernels of the chunked softmax, vectorised for several instruction sets. T is float or
@@ -15,6 +17,12 @@ struct SoftmaxStats {
   float weighted;  ///< Σ exp(logit − max) · (logit − max)
   float label;     ///< the label's scaled logit; 0 where another rank holds it
 };
+
+/// The logarithm of a token's share. Fused multiply-adds may leave a sum a little below 1, but no
+/// probability is above 1; NaN stays.
+inline float log_prob(float scaled_logit, float max, float sum) {
+  return std::min(scaled_logit - max - std::log(sum), 0.0F);
+}
 
 #define ARCHON_DECLARE_KERNELS(T)                                                               \
   /* Statistics of scale · logits [width] (label left 0). */                                   \

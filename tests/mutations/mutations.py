@@ -476,8 +476,8 @@ MUTATIONS = [
     Mutation(
         "loss not summed over cp",
         "src/engine/train_step.cpp",
-        "return mesh.shard_group().all_reduce(loss);",
-        "return mesh.dp().all_reduce(loss);",
+        "result.loss = mesh.shard_group().all_reduce(loss);",
+        "result.loss = mesh.dp().all_reduce(loss);",
         ("edge_batches.2", "golden.2"),
     ),
     Mutation(
@@ -619,7 +619,8 @@ MUTATIONS = [
         "a file's proximal policy computed anew on resume",
         "src/engine/training_data.cpp",
         "preparation_.check(feed_.path(position_.file), beside, position.began);\n    });",
-        "});\n    preparation_.run(feed_.path(position_.file), beside, position.began);",
+        "});\n    preparation_.run(feed_.path(position_.file), "
+        "preparation_.lacking(feed_.path(position_.file)), beside, position.began);",
         ("rollouts.1",),
     ),
 ]

@@ -43,6 +43,8 @@ class TokenDataset {
   /// float64 [N], finite; undefined where the file has none.
   const at::Tensor& rewards() const { return rewards_; }
   const std::string& path() const { return file_.path(); }
+  /// For what only some readers look at: group ids, attributes.
+  const h5::File& file() const { return file_; }
 
   /// Reads one sequence and checks its token ids and loss mask. Tokens around it are read ahead
   /// and kept (at most 1 Mi) as long as calls stay near each other in the file, so a walk through

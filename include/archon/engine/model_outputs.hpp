@@ -13,10 +13,6 @@ namespace archon {
 /// Where a batch's sequences lie in a file of all tokens.
 TokenPlaces places_in_file(const PackedBatch& batch, const TokenDataset& dataset);
 
-/// Hidden states of this cp slice [T/cp, hidden_size] from this rank's share of them. Collective
-/// over tp.
-at::Tensor hidden_of_slice(const at::Tensor& share, const Mesh& mesh);
-
 /// Token-aligned log-probabilities (and entropy) of the whole stream, from the hidden states of
 /// this rank's slice. Collective over the model-parallel group.
 LogProbs stream_log_probs(const at::Tensor& hidden, const PackedBatch& slice, const Model& model,

@@ -75,6 +75,8 @@ struct LossOptions {
 
   /// grpo, ppo, gspo, sapo
   bool is_policy_gradient() const;
+  /// ppo, critic: advantages and returns come from a critic's values.
+  bool uses_values() const;
   bool kl_in_loss() const { return kl_coefficient > 0 && !kl_in_reward; }
 };
 enum class OptimizerKind { adamw, sgd };

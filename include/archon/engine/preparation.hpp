@@ -25,9 +25,11 @@ class Preparation {
 
   /// The fields of the loss that have to be computed for this file.
   std::vector<std::string> lacking(const std::string& data) const;
-  /// Computes them. `step`: steps done before. InputError for what cannot be computed, by name, and
-  /// for rewards and groups that allow no advantages. Collective over the mesh.
-  void run(const std::string& data, const std::string& prepared, int64_t step);
+  /// Computes `fields`, those lacking. `step`: steps done before. InputError for what cannot be
+  /// computed, by name, and for rewards and groups that allow no advantages. Collective over the
+  /// mesh.
+  void run(const std::string& data, const std::vector<std::string>& fields,
+           const std::string& prepared, int64_t step);
   /// InputError where a prepared file is not that of this step, or lacks what the loss needs now.
   void check(const std::string& data, const std::string& prepared, int64_t step) const;
 

@@ -49,7 +49,7 @@ class TrainingData {
 
  private:
   void use(const std::string& name, const std::string& beside);
-  void check_temperature(const std::string& data) const;
+  void check_temperature() const;
   std::string prepared(const std::string& output, const std::string& name) const;
 
   const TrainOptions& options_;
