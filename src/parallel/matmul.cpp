@@ -34,12 +34,19 @@ at::Tensor pack(const at::Tensor& weight) {
 }
 
 /// Whether LibTorch lets oneDNN multiply such operands on this processor.
-bool can_pack(at::ScalarType dtype) {
+bool in_onednn(at::ScalarType dtype) {
 #if defined(__x86_64__)
   return dtype == at::kFloat || __builtin_cpu_supports("x86-64-v4");
 #else
   return dtype == at::kFloat;
 #endif
+}
+
+/// The type that operands are multiplied in. Where oneDNN does not take bfloat16, LibTorch's loop
+/// for it is several times slower than a conversion and a float32 product, which sums in float32
+/// and rounds once as well.
+at::ScalarType product_type(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 && !in_onednn(dtype) ? at::kFloat : dtype;
 }
 
 thread_local PackedOperands* current = nullptr;
@@ -55,7 +62,7 @@ const at::Tensor& PackedOperands::packed(const at::Tensor& b) {
   auto& [own, copy] = operands_[b.const_data_ptr()];
   if (!copy.defined()) {
     own = b;  // so that its memory becomes no one else's
-    copy = pack(b);
+    copy = pack(b.to(product_type(b.scalar_type())));
   }
   return copy;
 }
@@ -63,8 +70,10 @@ const at::Tensor& PackedOperands::packed(const at::Tensor& b) {
 at::Tensor matmul_nt(const at::Tensor& a, const at::Tensor& b) {
   if (a.size(0) == 0 || b.size(0) == 0) return at::empty({a.size(0), b.size(0)}, a.options());
   if (a.size(1) == 0) return at::zeros({a.size(0), b.size(0)}, a.options());
-  if (current != nullptr && can_pack(a.scalar_type())) return onednn_linear(a, current->packed(b));
-  if (a.scalar_type() == at::kFloat) return onednn_linear(a, b);
+  const at::ScalarType type = a.scalar_type(), product = product_type(type);
+  if (current != nullptr && in_onednn(product))
+    return onednn_linear(a.to(product), current->packed(b)).to(type);
+  if (product == at::kFloat) return onednn_linear(a.to(product), b.to(product)).to(type);
   return at::mm(a, b.t());
 }
 

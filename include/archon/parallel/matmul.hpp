@@ -11,7 +11,8 @@ namespace archon {
 /// autograd. Every matrix product of the program goes through here.
 ///
 /// float32 goes to oneDNN, which is about twice as fast as the MKL that LibTorch would take
-/// (docs/performance.md); bfloat16 goes to at::mm, which is oneDNN already.
+/// (docs/performance.md); bfloat16 goes to at::mm, which is oneDNN already, or to float32 and back
+/// on processors without AVX-512, where it is not.
 at::Tensor matmul_nt(const at::Tensor& a, const at::Tensor& b);
 
 /// Copies of right operands that come again and again (a model's weights while it generates), in
