@@ -31,7 +31,7 @@ temporary=
 trap '[[ -z $temporary ]] || rm -rf -- "$temporary"' EXIT
 
 parse_options() {
-  preset=release tests=OFF prefix= install=yes
+  preset=release tests=OFF prefix='' install=yes
   while [[ $# -gt 0 ]]; do
     case $1 in
       --preset) need_value "$1" $#; preset=$2; shift 2 ;;
