@@ -143,6 +143,13 @@ class SlurmCase(unittest.TestCase):
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines]
 
+    def end_after_requeue(self, job, name="the run"):
+        """Lets the next start of a run be its last one; the run's last step."""
+        self.wait(lambda: self.show(job)["Restarts"] == "1", f"the requeue of job {job}")
+        last = self.latest_step(self.output(name)) + 2
+        self.set_steps(last, name)
+        return last
+
     def wait_for_steps(self, output=None):
         self.wait(lambda: len(self.steps(output)) > 2, "the first steps")
 

@@ -31,8 +31,7 @@ class TimeLimits(SlurmCase):
                                      limits=("--time=1", f"--signal={signal}"),
                                      OUTPUT=str(self.output(name)), SAVE_MINUTES=minutes)
         for name, job in jobs.items():
-            self.wait(lambda job=job: self.show(job)["Restarts"] == "1", "the requeue")
-            self.set_steps(self.latest_step(self.output(name)) + 10, name)
+            self.end_after_requeue(job, name)
         for name, job in jobs.items():
             output, whole = self.output(name), self.output(f"{name}, whole")
             self.check_completed(job, restarts=1)
@@ -47,14 +46,12 @@ class Train(SlurmCase):
         for launcher in ("srun", "mpiexec"):
             with self.subTest(launcher):
                 output = self.output(launcher)
-                self.set_steps(ENDLESS)
-                job = self.submit("train.sbatch", *self.training(), tasks=2, LAUNCHER=launcher,
-                                  OUTPUT=str(output))
+                self.set_steps(ENDLESS, launcher)
+                job = self.submit("train.sbatch", *self.training(launcher), tasks=2,
+                                  LAUNCHER=launcher, OUTPUT=str(output))
                 self.wait_for_steps(output)
                 self.warn(job)
-                self.wait(lambda: self.latest_step(output) > 0, "a checkpoint")
-                last = self.latest_step(output) + 3
-                self.set_steps(last)
+                last = self.end_after_requeue(job, launcher)
                 self.check_completed(job, restarts=1)
                 self.assertEqual([row["step"] for row in self.steps(output)],
                                  list(range(1, last + 1)))
@@ -66,8 +63,7 @@ class Train(SlurmCase):
         self.wait(lambda: any(self.output().glob("logs/*.log")), "the start")
         self.assertEqual(self.steps(), [])
         self.warn(job)
-        self.wait(lambda: self.latest_step() > 0, "a checkpoint")
-        self.set_steps(self.latest_step())
+        self.end_after_requeue(job)
         self.check_completed(job, restarts=1)
 
     def test_an_error_ends_the_job(self):
@@ -129,17 +125,16 @@ class Others(SlurmCase):
         self.assertFalse((self.output() / "eval.json").exists())
 
     def test_a_sweep_runs_each_line_and_requeues_only_the_warned_one(self):
-        self.set_steps(ENDLESS)
+        self.output().mkdir()
+        self.set_steps(ENDLESS, "the run/high")
         table = self.folder / "table"
         table.write_text("# name options\nlow --lr 1e-4 --steps 3\n\n"
-                         f"high --lr 1e-3 --config '{self.folder}/the run.settings'\n")
+                         f"high --lr 1e-3 --config '{self.output()}/high.settings'\n")
         array = self.submit("array_sweep.sbatch", limits=("--array=1-3",), TABLE=str(table))
         low, high, absent = (f"{array}_{task}" for task in (1, 2, 3))
         self.wait_for_steps(self.output() / "high")
         self.warn(high)
-        self.wait(lambda: self.latest_step(self.output() / "high") > 0, "a checkpoint")
-        last = self.latest_step(self.output() / "high") + 2
-        self.set_steps(last)
+        last = self.end_after_requeue(high, "the run/high")
         self.check_completed(high, restarts=1)
         self.check_completed(low, restarts=0)
         self.check_failed(absent, code=2)
