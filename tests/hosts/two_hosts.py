@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 NAMES = ("host1", "host2")
+DEVICES = {"eth0": 77, "eth1": 78}  # and the second number of their addresses
 
 
 def run(*command):
@@ -31,7 +32,7 @@ class TwoHosts:
             self.wait_for_namespace(self.holders[-1].pid)
             self.run_on(name, "hostname", name)
             self.run_on(name, "ip", "link", "set", "lo", "up")
-            for device, network in (("eth0", 77), ("eth1", 78)):
+            for device, network in DEVICES.items():
                 self.connect(name, device, f"10.{network}.0.{number}/24")
             run("ip", "link", "set", self.cable(name, "eth0"), "master", "bridge")
         self.write_agent(folder / "agent")
@@ -73,11 +74,16 @@ class TwoHosts:
         path.chmod(0o755)
         self.agent = path
 
-    def launch(self, *options):
-        """Words before a program that is to run on both hosts, with a rank each."""
+    def launch(self, interface="eth0"):
+        """Words before a program that is to run on both hosts, with a rank each, which talk over
+        this interface. Open MPI's own daemons always find each other, and miss each other
+        within seconds."""
+        keepalive = [word for name, value in (("time", 5), ("intvl", 2), ("probes", 3))
+                     for word in ("--mca", f"oob_tcp_keepalive_{name}", str(value))]
         return [*self.enter("host1"), os.environ.get("ARCHON_MPIEXEC", "mpiexec"),
                 "--mca", "plm_rsh_agent", str(self.agent), "--mca", "oob_tcp_if_include", "eth0",
-                "--host", "10.77.0.1,10.77.0.2", "--bind-to", "none", *options, "-n", "2"]
+                *keepalive, "--mca", "btl_tcp_if_include", interface, "--host", "10.77.0.1,10.77.0.2",
+                "--bind-to", "none", "-n", "2"]
 
     def processes(self):
         """All processes of the hosts, but for those that hold the namespaces."""
@@ -92,6 +98,16 @@ class TwoHosts:
                 pass  # it has ended
         return [pid for pid in found if pid not in holders]
 
+    def count(self, program):
+        """How many processes of the hosts run a program."""
+        found = 0
+        for pid in self.processes():
+            try:
+                found += os.readlink(f"/proc/{pid}/exe") == str(program)
+            except OSError:
+                pass  # it has ended
+        return found
+
     def end_processes(self):
         for pid in self.processes():
             try:
@@ -100,9 +116,10 @@ class TwoHosts:
                 pass
 
     def close(self):
-        """With its last process a namespace goes, and with it its devices."""
         self.end_processes()
-        for holder in self.holders:
+        for name, holder in zip(NAMES, self.holders):
+            for device in DEVICES:
+                run("ip", "link", "delete", self.cable(name, device))
             holder.kill()
             holder.wait()
         run("ip", "link", "delete", "bridge")
