@@ -24,7 +24,7 @@ find_archon() {
   fi
 }
 
-# Without PMIx each process that srun starts would take itself for a run of one rank.
+# Without PMIx the ranks end in MPI_Init, with messages that speak of how Open MPI was built.
 check_pmix() {
   local offered
   offered=$(srun --mpi=list 2>&1) || fail 2 "srun --mpi=list fails" "$offered"
@@ -50,7 +50,7 @@ choose_launcher() {
       if ! is_open_mpi mpiexec; then
         : # others have other options for binding
       elif [[ -n $threads ]]; then
-        launcher+=(--map-by "slot:PE=$threads" --bind-to core)
+        launcher+=(--map-by "slot:PE=$threads" --bind-to core -x OMP_NUM_THREADS)
       else
         launcher+=(--bind-to none)
       fi

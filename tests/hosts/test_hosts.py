@@ -94,6 +94,7 @@ class Hosts(unittest.TestCase):
         text = self.finish(job)
         self.assertNotEqual(job.returncode, 0, text)
         self.assertIn("a collective waited longer than --collective-timeout 5 s", text)
+        self.assertIn("their hosts must reach each other", text)
 
     def start_and_lose_link(self, timeout):
         job = self.start([*self.hosts.launch(), *self.train("run", 10**6, timeout)])
