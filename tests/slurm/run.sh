@@ -27,5 +27,6 @@ fi
 names=("${@/#/test_jobs.}")
 export SLURM_CONF=$folder/slurm/slurm.conf
 cd "$here"
-"${ARCHON_PYTHON:-$archon_python}" -m unittest -v "${names[@]-test_jobs}" || code=1
+# CTest would kill this script, and leave the daemons.
+timeout 800 "${ARCHON_PYTHON:-$archon_python}" -m unittest -v "${names[@]-test_jobs}" || code=1
 exit "$code"

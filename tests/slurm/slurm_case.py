@@ -21,7 +21,7 @@ BUILD = Path(os.environ.get("ARCHON_TEST_BINARY_DIR", SOURCE / "build" / "releas
 ARCHON = BUILD / "bin" / "archon"
 GOLDEN = SOURCE / "tests" / "golden" / "q3_tiny"
 SEQUENCES, LENGTH = 64, 64
-PATIENCE = 150  # seconds for anything to happen: a time limit of a minute, and what follows
+PATIENCE = 240  # seconds for anything to happen: a time limit of a minute, and what follows
 
 
 def write_data(path):
