@@ -9,7 +9,7 @@ import time
 import unittest
 from pathlib import Path
 
-from two_hosts import TwoHosts
+from two_hosts import DEPENDENT, TwoHosts
 
 SOURCE = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("ARCHON_TEST_BINARY_DIR", SOURCE / "build" / "release"))
@@ -34,8 +34,8 @@ class Hosts(unittest.TestCase):
     def start(self, command):
         self.text = self.folder / "text"
         with open(self.text, "w") as text:
-            return subprocess.Popen([str(word) for word in command], env=self.environment,
-                                    stdout=text, stderr=subprocess.STDOUT)
+            return subprocess.Popen([str(word) for word in (*DEPENDENT, *command)],
+                                    env=self.environment, stdout=text, stderr=subprocess.STDOUT)
 
     def wait(self, condition, what):
         limit = time.monotonic() + PATIENCE

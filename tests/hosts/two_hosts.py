@@ -13,6 +13,8 @@ import subprocess
 import time
 from pathlib import Path
 
+# Words before a command that is to end with this process, however it ends.
+DEPENDENT = ("setpriv", "--pdeathsig", "KILL")
 NAMES = ("host1", "host2")
 DEVICES = {"eth0": 77, "eth1": 78}  # and the second number of their addresses
 
@@ -28,7 +30,8 @@ class TwoHosts:
         run("ip", "link", "add", "bridge", "type", "bridge")
         run("ip", "link", "set", "bridge", "up")
         for number, name in enumerate(NAMES, 1):
-            self.holders.append(subprocess.Popen(["unshare", "--net", "--uts", "sleep", "infinity"]))
+            self.holders.append(subprocess.Popen([*DEPENDENT, "unshare", "--net", "--uts", "sleep",
+                                                  "infinity"]))
             self.wait_for_namespace(self.holders[-1].pid)
             self.run_on(name, "hostname", name)
             self.run_on(name, "ip", "link", "set", "lo", "up")
