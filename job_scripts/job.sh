@@ -42,7 +42,7 @@ choose_launcher() {
     srun)
       check_pmix
       # srun does not take the number of cores from the allocation.
-      launcher=(srun --mpi=pmix --ntasks="$ranks" --cpus-per-task="$threads" --cpu-bind=cores
+      launcher=(srun --mpi=pmix --ntasks="$ranks" --cpus-per-task="${threads:-1}" --cpu-bind=cores
         --kill-on-bad-exit=1)
       ;;
     mpiexec | '')
