@@ -30,3 +30,8 @@ if(ARCHON_SANITIZE)
   target_link_options(archon_settings INTERFACE -fsanitize=address,undefined)
   target_compile_definitions(archon_settings INTERFACE ARCHON_SANITIZE)
 endif()
+# What is installed does not name the folder it was built in: __FILE__ begins at the repository's top.
+foreach(tree ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+  target_compile_options(archon_settings INTERFACE
+    $<$<COMPILE_LANGUAGE:C,CXX>:-ffile-prefix-map=${tree}/=>)
+endforeach()

@@ -22,15 +22,6 @@ function(archon_add_layer name)
   set(ARCHON_LAYERS ${ARCHON_LAYERS} ${name} CACHE INTERNAL "")
 endfunction()
 
-# archon_add_plugin(NAME SOURCES file...): a model plugin, lib/archon/plugins/NAME.so
-function(archon_add_plugin name)
-  cmake_parse_arguments(arg "" "" "SOURCES" ${ARGN})
-  add_library(${name} MODULE ${arg_SOURCES})
-  target_link_libraries(${name} PRIVATE archon_settings archon)
-  set_target_properties(${name} PROPERTIES PREFIX ""
-    LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib/archon/plugins)
-endfunction()
-
 # archon_add_test(NAME SOURCES file... [RANKS n...] [TIMEOUT seconds] [LABELS label...])
 #
 # A Boost.Test program, registered once per entry of RANKS as NAME.n and started with mpiexec.

@@ -32,6 +32,9 @@ print_help() { sed -n '2,/^[^#]/ { s/^# \{0,1\}//p }' "$1"; }
 # Cores this process may use; nproc alone would take OMP_NUM_THREADS for their number.
 core_count() { env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc; }
 
+# is_open_mpi LAUNCHER: whether this mpiexec understands Open MPI's options
+is_open_mpi() { "$1" --version 2>/dev/null | grep -qiE 'open ?mpi|openrte'; }
+
 # install_packages NAME...: Debian packages; needs root
 install_packages() {
   say "installing Debian packages: $*"

@@ -166,9 +166,7 @@ train_on_one_rank() {
 launch() {
   local launcher=("${MPIEXEC:-mpiexec}" -n "$ranks")
   # Open MPI counts cores and refuses more ranks than that; other launchers do not.
-  if "${launcher[0]}" --version 2>/dev/null | grep -qiE 'open ?mpi|openrte'; then
-    launcher+=(--oversubscribe)
-  fi
+  if is_open_mpi "${launcher[0]}"; then launcher+=(--oversubscribe); fi
   "${launcher[@]}" "$@"
 }
 

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Installs what Archon needs and builds it: build/PRESET/bin/archon. Runs nothing.
 #
-#   job_scripts/setup.sh [--preset release|debug|sanitize] [--tests] [--no-install]
+#   job_scripts/setup.sh [--preset release|debug|sanitize] [--tests] [--prefix DIR] [--no-install]
 #
 #   --preset NAME   which of CMakePresets.json to build [release]
 #   --tests         build the tests and benchmarks too
-#   --no-install    install nothing; say what is absent and stop
+#   --prefix DIR    install Archon there: DIR/bin/archon, which needs neither sources nor build
+#   --no-install    install nothing that Archon needs; say what is absent and stop
 #   --help          this text
 #
 # On Debian with root it installs the missing Debian packages. Elsewhere it takes what modules,
 # Spack or the system provide, and names what is absent (exit 2). LibTorch and the Python
-# helpers go into a private virtual environment. With nothing missing it takes a second.
+# helpers go into a private virtual environment. With nothing missing it takes a second. Where that
+# lies in the repository, --prefix copies LibTorch to DIR; elsewhere it is used where it is.
 #
 # Environment:
 #   ARCHON_VENV     the virtual environment [.venv in the repository]
@@ -29,11 +31,12 @@ temporary=
 trap '[[ -z $temporary ]] || rm -rf -- "$temporary"' EXIT
 
 parse_options() {
-  preset=release tests=OFF install=yes
+  preset=release tests=OFF prefix='' install=yes
   while [[ $# -gt 0 ]]; do
     case $1 in
       --preset) need_value "$1" $#; preset=$2; shift 2 ;;
       --tests) tests=ON; shift ;;
+      --prefix) need_value "$1" $#; prefix=$(realpath -m -- "$2"); shift 2 ;;
       --no-install) install=no; shift ;;
       -h | --help) print_help "${BASH_SOURCE[0]}"; exit 0 ;;
       *) fail 2 "unknown option '$1'" "see job_scripts/setup.sh --help" ;;
@@ -191,9 +194,16 @@ build() {
     "when it was killed for lack of memory, set CMAKE_BUILD_PARALLEL_LEVEL=1"
 }
 
+install_build() {
+  say "installing into $prefix"
+  cmake --install "$build" --prefix "$prefix" >/dev/null || fail 3 "'$prefix' could not be filled" \
+    "see CMake's messages above" "choose a folder that can be written with --prefix DIR"
+}
+
 parse_options "$@"
 build=$archon_root/build/$preset
 provide_system
 provide_python
 configure
 build
+[[ -z $prefix ]] || install_build

@@ -48,17 +48,15 @@ const CommandEntry& find_command(const std::string& name) {
 
 std::string program_help() {
   std::string out = fmt::format(
-      "Archon {}: post-trains large language models on a dp x cp x tp mesh of MPI ranks.\n\n"
+      "Archon {}: {}.\n\n"
       "Usage: archon COMMAND [OPTIONS]\n"
       "       mpiexec -n RANKS archon COMMAND [OPTIONS]\n\nCommands:\n",
-      version());
+      version(), kProgramPurpose);
   for (const CommandEntry& entry : commands())
     out += fmt::format("  {:<10}{}\n", entry.name, entry.purpose);
   out +=
       "\narchon COMMAND --help tells about one command; archon --version prints the version.\n\n";
-  return out + kProgramExamples +
-         "\nExit codes: 0 done, 1 comparison failed, 2 wrong usage or input, 3 failed while "
-         "running.\n";
+  return out + kProgramExamples + fmt::format("\nExit codes: {}.\n", kExitCodes);
 }
 
 std::string command_help(const CommandEntry& entry) {

@@ -117,19 +117,22 @@ std::string OptionSet::required_usage() const {
   return fmt::format("{}", fmt::join(parts, " "));
 }
 
+std::string OptionSet::meaning(const Option& option) {
+  std::string text = option.help;
+  if (option.required) text += " (required)";
+  if (option.value.repeatable) text += " (repeatable)";
+  if (!option.value.initial.empty()) text += " [" + option.value.initial + "]";
+  return text;
+}
+
 std::string OptionSet::help() const {
   std::string out;
   if (!arguments_.empty()) out += "\nArguments:\n";
   for (const Argument& argument : arguments_) out += help_entry(argument.name, argument.help);
   for (const Group& group : groups_) {
     out += "\n" + group.title + ":\n";
-    for (const Option& option : group.options) {
-      std::string text = option.help;
-      if (option.required) text += " (required)";
-      if (option.value.repeatable) text += " (repeatable)";
-      if (!option.value.initial.empty()) text += " [" + option.value.initial + "]";
-      out += help_entry(with_placeholder(option.name, option.value), text);
-    }
+    for (const Option& option : group.options)
+      out += help_entry(with_placeholder(option.name, option.value), meaning(option));
   }
   return out;
 }

@@ -13,6 +13,22 @@ namespace archon::cli {
 /// variables and from a settings file, in this precedence, and described for --help.
 class OptionSet {
  public:
+  struct Option {
+    std::string name;
+    Value value;
+    std::string help;
+    bool required = false;
+  };
+  struct Group {
+    std::string title;
+    std::vector<Option> options;
+  };
+  struct Argument {
+    std::string name;
+    std::string* target;
+    std::string help;
+  };
+
   /// What is added next stands under this title in the help.
   void group(std::string title);
   void add(std::string name, Value value, std::string help);
@@ -31,23 +47,13 @@ class OptionSet {
   /// All groups, with placeholders and defaults.
   std::string help() const;
 
- private:
-  struct Option {
-    std::string name;
-    Value value;
-    std::string help;
-    bool required = false;
-  };
-  struct Group {
-    std::string title;
-    std::vector<Option> options;
-  };
-  struct Argument {
-    std::string name;
-    std::string* target;
-    std::string help;
-  };
+  /// For other forms of the help.
+  const std::vector<Argument>& arguments() const { return arguments_; }
+  const std::vector<Group>& groups() const { return groups_; }
+  /// What the help says of an option: meaning, "(required)", "(repeatable)", "[default]".
+  static std::string meaning(const Option& option);
 
+ private:
   std::vector<OptionName> names() const;
   void take_arguments(const std::vector<std::string>& given) const;
   static void take_option(const Option& option, const std::vector<Setting>& settings);

@@ -129,7 +129,9 @@ void MpiEnvironment::join_job(const std::string& peer) {
   MPI_Comm own = MPI_COMM_NULL;
   {
     const CollectiveScope scope("exchange of roles", "MPI_COMM_WORLD", 1);
-    const StageScope stage("start; a program beside archon must call archon_consumer_connect");
+    const StageScope stage(
+        "start, the first messages between the ranks; their hosts must reach each other, and a "
+        "program beside archon must call archon_consumer_connect");
     ARCHON_MPI(archon_join_job(kArchonRole, peer.c_str(), members.data(), &own));
   }
   own_ = MpiComm(own);

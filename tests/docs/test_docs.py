@@ -3,6 +3,7 @@ the repository with a finished build. Blocks of other kinds (console, text) are 
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ class Examples(unittest.TestCase):
         self.folder = Path(folder.name)
         for name in ("cmake", "include", "tests", "tools", "LICENSE", "CMakeLists.txt"):
             (self.folder / name).symlink_to(SOURCE / name)
+        shutil.copytree(SOURCE / "examples", self.folder / "examples")
         (self.folder / "build").mkdir()
         (self.folder / "build" / "release").symlink_to(BUILD)
         python = self.folder / ".venv" / "bin" / "python"
@@ -99,11 +101,15 @@ class WeightSync(Examples):
 class Plugins(Examples):
     """What needs transformers is not run here."""
 
-    def test_its_plugin_compiles_and_loads(self):
-        [(_, code)] = blocks("docs/plugins.md", "cpp")
-        (self.folder / "llama.cpp").write_text(code)
-        build = blocks("docs/plugins.md", "sh")[0]
+    def test_it_shows_the_example(self):
+        for language, file in (("cpp", "llama.cpp"), ("cmake", "CMakeLists.txt")):
+            [(_, shown)] = blocks("docs/plugins.md", language)
+            self.assertEqual(shown, (SOURCE / "examples" / "llama_plugin" / file).read_text())
+
+    def test_its_plugin_is_built_and_equals_the_golden(self):
+        build, compare = blocks("docs/plugins.md", "sh")
         self.assertRegex(self.run_block(*build), r"llama +llama +1\.0 +\S+/llama\.so")
+        self.assertIn("passed: 7 datasets", self.run_block(*compare))
 
 
 class ReinforcementLearning(Examples):
@@ -127,10 +133,14 @@ class ReinforcementLearning(Examples):
 
     def test_its_plugin_compiles_and_rewards(self):
         [(_, code)] = blocks("docs/reinforcement-learning.md", "cpp")
-        (self.folder / "short.cpp").write_text(code)
+        examples = self.folder / "examples"
+        (examples / "llama_plugin").rename(examples / "short_plugin")
+        (examples / "short_plugin" / "short.cpp").write_text(code)
+        project = examples / "short_plugin" / "CMakeLists.txt"
+        project.write_text(project.read_text().replace("llama", "short"))
         _, build = blocks("docs/plugins.md", "sh")[0]
         self.run_block("sh", build.replace("llama", "short"))
-        for reward in self.rewards("--reward ./short.so"):
+        for reward in self.rewards("--reward out/short/short.so"):
             self.assertAlmostEqual(reward, -0.02)
 
 

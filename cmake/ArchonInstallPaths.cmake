@@ -1,0 +1,22 @@
+# Where installed files lie. To be included before there are targets and folders.
+include(GNUInstallDirs)
+set(ARCHON_INSTALL_PLUGINDIR ${CMAKE_INSTALL_LIBDIR}/archon/plugins)
+set(ARCHON_INSTALL_LIBTORCHDIR ${CMAKE_INSTALL_LIBDIR}/archon/libtorch)
+
+# Readable by all who may use the prefix, whatever the umask of the one who installs.
+set(CMAKE_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE
+  GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+
+# Where libraries of the site lie (LibTorch, MPI, HDF5) is recorded in what is installed. CMake
+# leaves out what lies in the source or build tree.
+set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
+
+# archon_install(TARGET FOLDER): it finds libarchon, and a LibTorch in the prefix, from its own
+# place, so that the prefix may be moved.
+function(archon_install target folder)
+  file(RELATIVE_PATH libraries /${folder} /${CMAKE_INSTALL_LIBDIR})
+  file(RELATIVE_PATH libtorch /${folder} /${ARCHON_INSTALL_LIBTORCHDIR}/lib)
+  set_target_properties(${target} PROPERTIES
+    INSTALL_RPATH "$ORIGIN/${libraries};$ORIGIN/${libtorch}")
+  install(TARGETS ${target} DESTINATION ${folder})
+endfunction()
