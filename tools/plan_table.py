@@ -40,7 +40,7 @@ def meshes(options, model, gpus, length, recomputation):
                "--batch-sequences", max(1, options.step_tokens // length), "--json", *recomputation]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
     if not done.stdout:  # a plan of meshes that do not fit is printed, too
-        raise PlanFailed(done.stderr.strip())
+        raise PlanFailed(done.stderr.strip().removeprefix("archon: error: "))
     return json.loads(done.stdout)
 
 
@@ -88,7 +88,7 @@ def print_tables(options):
     places = list(itertools.product(options.gpus, options.lengths))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for model in options.models:
-            rows = pool.map(lambda place: row(options, model, *place), places)
+            rows = list(pool.map(lambda place: row(options, model, *place), places))
             print(f"### {Path(model).stem}\n")
             print_row(TITLES)
             print("|" + "---|" * len(TITLES))
