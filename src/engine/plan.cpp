@@ -28,34 +28,68 @@ MicroBatchShape shape_of_micro_batch(const std::vector<int64_t>& members,
     cu_seqlens.push_back(cu_seqlens.back() + lengths[member]);
     shape.squared_lengths += length * length;
   }
-  shape.tokens = padded_tokens(cu_seqlens.back(), multiple);
+  shape.filled = cu_seqlens.back();
+  shape.tokens = padded_tokens(shape.filled, multiple);
   const int64_t slice = shape.tokens / cp;
   for (int rank = 0; rank < cp; ++rank)
     shape.targets.push_back(targets_in(cu_seqlens, rank * slice, (rank + 1) * slice));
   return shape;
 }
 
-/// Of the dp rank that has most to compute: 2 per parameter of a matrix product and token forward,
-/// 4 backward, 2 more where a block is recomputed; causal attention alike.
-double step_flop(const ShapeModel& shapes, const BatchShape& batch) {
+/// How often a layer's products run forward, recomputation included. Backward is twice the work.
+struct ForwardRuns {
+  double attention, gate_up, down;
+};
+
+ForwardRuns forward_runs(Recompute recompute, bool tiled) {
+  const double full = recompute == Recompute::full ? 2 : 1;
+  // What the down product gives is not needed again.
+  if (!tiled) return {.attention = full, .gate_up = full, .down = 1};
+  // Tiles run forward within the block's recomputation, before each is recomputed.
+  if (recompute == Recompute::none) return {.attention = full, .gate_up = 2, .down = 1};
+  return {.attention = full, .gate_up = 3, .down = 2};
+}
+
+/// Of one rank, on average over cp: 2 per parameter of a matrix product and token, and causal
+/// attention, forward; twice as much backward. The head sees targets alone.
+double micro_batch_flop(const ShapeModel& shapes, const MicroBatchShape& batch) {
   const DecoderConfig& c = shapes.config;
-  double layers = 0, attention = 0;
+  const int tp = shapes.mesh.tp().size();
+  const auto hidden = static_cast<double>(c.hidden_size), width = static_cast<double>(c.head_dim);
+  const double heads = static_cast<double>(c.num_heads) / tp;
+  const double kv_heads = static_cast<double>(c.num_kv_heads) / tp;
+  const auto mlp_width = static_cast<double>(
+      even_range(c.intermediate_size, tp, shapes.mesh.tp().rank()).size());
+  const auto tokens = static_cast<double>(batch.tokens);
+  double flop = 0;
   for (int64_t i = 0; i < c.num_layers; ++i) {
-    const double passes = shapes.recompute(i) == Recompute::full ? 8 : 6;
-    for (const Parameter* parameter : shapes.layer(i).parameters())
-      if (parameter->placement() != TpPlacement::replicated)
-        layers += passes * static_cast<double>(parameter->local_numel());
-    attention += passes * static_cast<double>(c.num_heads * c.head_dim) / shapes.mesh.tp().size();
+    const ForwardRuns runs = forward_runs(shapes.recompute(i), shapes.mlp_tiles(batch.tokens) > 1);
+    const double attention = 2 * tokens * hidden * width * (2 * heads + 2 * kv_heads) +
+                             2 * batch.squared_lengths * heads * width;
+    const double product = 2 * tokens * hidden * mlp_width;
+    flop += (runs.attention + 2) * attention + (runs.gate_up + 2) * 2 * product +
+            (runs.down + 2) * product;
   }
-  const double head = c.critic ? 0 : 6.0 * static_cast<double>(shapes.vocab_rows() * c.hidden_size);
-  double most = 0;
-  for (const std::vector<MicroBatchShape>& rank : batch) {
+  if (!c.critic)
+    for (const int64_t targets : batch.targets)
+      flop += 6.0 * static_cast<double>(targets * shapes.vocab_rows() * c.hidden_size);
+  return flop / shapes.mesh.cp().size();
+}
+
+/// The dp rank with most to compute, and what each of its ranks has.
+std::pair<int, double> most_flop(const ShapeModel& shapes, const BatchShape& batch) {
+  std::pair<int, double> most{0, -1};
+  for (int dp_rank = 0; dp_rank < shapes.mesh.dp().size(); ++dp_rank) {
     double flop = 0;
-    for (const MicroBatchShape& each : rank)
-      flop += static_cast<double>(each.tokens) * (layers + head) + each.squared_lengths * attention;
-    most = std::max(most, flop);
+    for (const MicroBatchShape& each : batch[dp_rank]) flop += micro_batch_flop(shapes, each);
+    if (flop > most.second) most = {dp_rank, flop};
   }
-  return most / shapes.mesh.cp().size();
+  return most;
+}
+
+double cost(const StepPlan& plan) {
+  if (plan.bound) return plan.bound->seconds();
+  return plan.flop + kFlopPerByte * static_cast<double>(plan.traffic.total().bytes);
 }
 
 bool heads_allow(const ModelSpec& spec, const DecoderConfig& config, const MeshShape& mesh) {
@@ -95,25 +129,41 @@ StepPlan plan_step(const ModelSpec& spec, const DecoderConfig& config, const Tra
   return {.mesh = options.run.mesh,
           .memory = plan_memory(shapes, options.optimizer, batch),
           .traffic = plan_traffic(shapes, batch[shapes.mesh.dp_rank()]),
-          .flop = step_flop(shapes, batch)};
+          .flop = most_flop(shapes, batch).second,
+          .bound = {}};
 }
 
-std::vector<MeshChoice> rank_meshes(const ModelSpec& spec, const DecoderConfig& config,
-                                    const TrainOptions& options,
-                                    const std::vector<int64_t>& lengths, int ranks,
-                                    int64_t memory) {
-  std::vector<MeshChoice> choices;
+StepPlan plan_gpu_step(const ModelSpec& spec, const DecoderConfig& config,
+                       const TrainOptions& options, const BatchShape& batch,
+                       const GpuCluster& cluster) {
+  const MeshShape& mesh = options.run.mesh;
+  const int dp_rank = most_flop(ShapeModel(spec, config, options.run, 0), batch).first;
+  StepPlan plan = plan_step(spec, config, options, batch, dp_rank * mesh.cp * mesh.tp);
+  for (MemoryPhase& phase : plan.memory.phases) phase[MemoryUse::fixed] = 0;
+  plan.bound = bound_step(plan, batch, config, cluster, options.run.dtype);
+  return plan;
+}
+
+MeshRanking rank_meshes(const ModelSpec& spec, const DecoderConfig& config,
+                        const TrainOptions& options, const std::vector<int64_t>& lengths, int ranks,
+                        int64_t memory, const GpuCluster* cluster) {
+  MeshRanking ranking;
+  std::vector<MeshChoice>& choices = ranking.choices;
   TrainOptions candidate = options;
   for (int dp = 1; dp <= ranks; ++dp)
     for (int cp = 1; ranks % dp == 0 && cp <= ranks / dp; ++cp) {
       if (ranks / dp % cp != 0) continue;
       candidate.run.mesh = {dp, cp, ranks / dp / cp};
-      if (!heads_allow(spec, config, candidate.run.mesh)) continue;
+      if (!heads_allow(spec, config, candidate.run.mesh)) {
+        ++ranking.refused;
+        continue;
+      }
       const BatchShape batch = shape_of_batch(lengths, candidate.run, config, candidate.run.mesh);
-      MeshChoice choice{.plan = plan_step(spec, config, candidate, batch)};
+      MeshChoice choice{.plan = cluster == nullptr
+                                    ? plan_step(spec, config, candidate, batch)
+                                    : plan_gpu_step(spec, config, candidate, batch, *cluster)};
       choice.fits = memory == 0 || choice.plan.memory.peak().total() <= memory;
-      choice.cost = choice.plan.flop +
-                    kFlopPerByte * static_cast<double>(choice.plan.traffic.total().bytes);
+      choice.cost = cost(choice.plan);
       choices.push_back(std::move(choice));
     }
   std::sort(choices.begin(), choices.end(), [](const MeshChoice& a, const MeshChoice& b) {
@@ -121,7 +171,7 @@ std::vector<MeshChoice> rank_meshes(const ModelSpec& spec, const DecoderConfig& 
     if (a.fits) return a.cost < b.cost;
     return a.plan.memory.peak().total() < b.plan.memory.peak().total();
   });
-  return choices;
+  return ranking;
 }
 
 }  // namespace archon

@@ -65,5 +65,8 @@ struct ShapeModel {
 
 TrafficPlan plan_traffic(const ShapeModel& shapes, const std::vector<MicroBatchShape>& batches);
 MemoryPlan plan_memory(const ShapeModel& shapes, OptimizerKind optimizer, const BatchShape& batch);
+/// `plan` is that of a rank with most to compute.
+StepBound bound_step(const StepPlan& plan, const BatchShape& batch, const DecoderConfig& config,
+                     const GpuCluster& cluster, at::ScalarType dtype);
 
 }  // namespace archon

@@ -93,9 +93,8 @@ void add_units(const ShapeModel& shapes, TrafficPlan& plan) {
     const int64_t gathers = used_twice && shapes.policy.reshard_after_forward ? 2 : 1;
     const int64_t reductions = embedding && shapes.tied() ? 2 : 1;
     if (shapes.full())
-      plan.shard_group += times(gathers, to_others(group, unit->block() * shapes.element()));
-    plan.shard_group +=
-        times(reductions, to_others(group, unit->block() * shapes.gradient_element()));
+      plan.units += times(gathers, to_others(group, unit->block() * shapes.element()));
+    plan.units += times(reductions, to_others(group, unit->block() * shapes.gradient_element()));
   }
 }
 
@@ -114,7 +113,7 @@ void add_step(const ShapeModel& shapes, TrafficPlan& plan) {
         plan.shard_group += all_reduce(group, parameter->local_numel(), kFloat);
     }
     if (shapes.sharding.sharded() && !shapes.full())
-      plan.shard_group += to_others(group, unit->block() * shapes.element());
+      plan.units += to_others(group, unit->block() * shapes.element());
   }
   plan.world += all_reduce(world, replicated, kFloat);
 }
@@ -146,6 +145,7 @@ TrafficPlan plan_traffic(const ShapeModel& shapes, const std::vector<MicroBatchS
     add_units(shapes, plan);
   }
   add_step(shapes, plan);
+  plan.shard_group += plan.units;
   return plan;
 }
 

@@ -77,6 +77,47 @@ BOOST_AUTO_TEST_CASE(plans_that_do_not_fit_show_the_plan_and_what_to_do) {
                     {"--memory-per-rank", size, "must be a size such as 500MB"});
 }
 
+BOOST_AUTO_TEST_CASE(plans_for_gpus_that_are_not_known_or_not_asked_for) {
+  const Inputs inputs;
+  check_bad_input(1, plan(inputs, {"--dp", "2", "--device", "cuda"}),
+                  {"--device cuda", "give --gpu a100, h100 or b200"});
+  check_bad_input(1, plan(inputs, {"--dp", "2", "--device", "cuda", "--gpu", "v100"}),
+                  {"--gpu v100", "must be a100, h100 or b200"});
+  check_bad_input(1, plan(inputs, {"--dp", "2", "--device", "tpu"}),
+                  {"--device tpu", "must be cpu or cuda"});
+  for (const auto& [option, value] : std::map<std::string, std::string>{
+           {"--gpu", "h100"}, {"--gpus-per-node", "4"}, {"--nic-gbps", "100"}})
+    check_bad_input(1, plan(inputs, {"--dp", "2", option, value}),
+                    {option + " " + value, "no meaning with --device cpu", "add --device cuda"});
+  const auto on_gpus = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"--device", "cuda", "--gpu", "h100"});
+    return plan(inputs, more);
+  };
+  check_bad_input(1, on_gpus({"--dp", "2", "--gpus-per-node", "0"}),
+                  {"--gpus-per-node 0", "from 1 to 1000000"});
+  for (const char* value : {"0", "-1", "fast"})
+    check_bad_input(1, on_gpus({"--dp", "2", "--nic-gbps", value}), {"--nic-gbps", value});
+  check_bad_input(1, on_gpus({}), {"neither a mesh nor a number of ranks"});
+  check_bad_input(1, on_gpus({"--tp", "4"}),
+                  {"--tp 4", "2 key/value", "nearest first: 2, 1"});
+}
+
+BOOST_AUTO_TEST_CASE(plans_that_do_not_fit_a_gpu) {
+  const Inputs inputs;
+  const auto on_gpus = [&](const std::string& gpu, const std::vector<std::string>& more) {
+    std::vector<std::string> command = {"--device", "cuda", "--gpu", gpu, "--max-sequence",
+                                        "33554432"};
+    command.insert(command.end(), more.begin(), more.end());
+    return plan(inputs, command);
+  };
+  // 80 and 180 GB, as the data sheets count.
+  check_does_not_fit(on_gpus("h100", {"--dp", "2"}), "least time of a step",
+                     {"does not fit in 76293.9 MiB per rank: it needs", "of which activations"});
+  check_does_not_fit(on_gpus("b200", {"--world-size", "2", "--json"}), "\"largest\"",
+                     {"no mesh of 2 ranks fits in 171661.4 MiB per rank"});
+  check_runs(1, on_gpus("h100", {"--dp", "2", "--memory-per-rank", "10000GB"}));
+}
+
 BOOST_AUTO_TEST_CASE(plans_of_batches_that_are_not_there) {
   const Inputs inputs;
   check_bad_input(1, plan(inputs, {"--dp", "2", "--batch-sequences", "0"}),

@@ -1,6 +1,7 @@
 """Runs what the documentation shows: sh and python blocks, in order, in a folder that looks like
 the repository with a finished build. Blocks of other kinds (console, text) are not run."""
 
+import json
 import os
 import re
 import shutil
@@ -142,6 +143,55 @@ class ReinforcementLearning(Examples):
         self.run_block("sh", build.replace("llama", "short"))
         for reward in self.rewards("--reward out/short/short.so"):
             self.assertAlmostEqual(reward, -0.02)
+
+
+class GpuPlanning(unittest.TestCase):
+    PAGE = "docs/gpu-planning.md"
+    CLUSTER = ("plan", "--model", "docs/models/qwen3-8b.json", "--device", "cuda")
+
+    def run_archon(self, *arguments):
+        return subprocess.run([BUILD / "bin" / "archon", *arguments], cwd=SOURCE, text=True,
+                              capture_output=True)
+
+    def page(self):
+        return (SOURCE / self.PAGE).read_text(encoding="utf-8")
+
+    def test_its_example_prints_what_it_shows(self):
+        body = next(body for _, body in blocks(self.PAGE, "console") if "$ archon" in body)
+        command, shown = re.fullmatch(r"\$ archon ((?:.*\\\n)*.*\n)(.*)", body, re.DOTALL).groups()
+        done = self.run_archon(*command.replace("\\\n", " ").split())
+        self.assertEqual(done.stdout, shown)
+
+    def test_its_tables_are_what_the_tool_prints(self):
+        models = [SOURCE / "docs" / "models" / f"{name}.json"
+                  for name in ("qwen2.5-7b", "qwen3-8b", "qwen3-32b")]
+        tool = [sys.executable, SOURCE / "tools" / "plan_table.py", "--gpu", "h100", *models,
+                "--archon", BUILD / "bin" / "archon"]
+        tables = subprocess.run(tool, check=True, capture_output=True, text=True).stdout
+        self.assertTrue(self.page().endswith(tables.rstrip() + "\n"), tables)
+
+    def figures(self, gpu):
+        """What the program divides by, found from what it tells of two ranks in a node and in two;
+        and the memory, from what it says of a step that does not fit."""
+        mesh = (*self.CLUSTER, "--gpu", gpu, "--tp", "2", "--json")
+        near, far, exact = (json.loads(self.run_archon(*mesh, *more).stdout)["bound"]["terms"]
+                            for more in (("--dtype", "bfloat16"), ("--gpus-per-node", "1"), ()))
+        rate = lambda term: term["amount"] / term["seconds"]
+        refused = self.run_archon(*mesh, "--max-sequence", "2097152").stderr
+        [memory] = re.findall(r"does not fit in ([\d.]+) MiB", refused)
+        return [rate(near["compute"]) / 1e12, rate(exact["compute"]) / 1e12,
+                float(memory) * 2**20 / 1e9, rate(near["update"]) / 1e9, rate(near["tp"]) / 1e9,
+                rate(far["tp"]) * 8 / 1e9]
+
+    def test_its_figures_are_the_programs(self):
+        rows = re.findall(r"^\| (?:bfloat16, dense|float32, TFLOP|memory, GB|NVLink, GB|network per)"
+                          r"[^|]*\|(.*)\|$", self.page(), re.MULTILINE)
+        for column, gpu in enumerate(("a100", "h100", "b200")):
+            shown = [float(row.split("|")[column]) for row in rows]
+            found = self.figures(gpu)
+            self.assertEqual(len(shown), len(found))
+            for a, b in zip(shown, found):
+                self.assertAlmostEqual(a / b, 1, places=5)
 
 
 class Commands(unittest.TestCase):

@@ -4,13 +4,16 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/record_function.h>
 
 #include <boost/test/unit_test.hpp>
 #include <fstream>
 #include <map>
+#include <numeric>
 
 #include "archon/engine/batcher.hpp"
 #include "archon/engine/run.hpp"
+#include "archon/engine/train_step.hpp"
 #include "archon/io/hdf5.hpp"
 #include "archon/io/json.hpp"
 #include "documented_traffic.hpp"
@@ -144,6 +147,59 @@ std::vector<Setting> settings() {
   };
 }
 
+/// FLOP of every matrix product while it lives.
+class ProductCounter {
+ public:
+  ProductCounter() {
+    flop_ = 0;
+    handle_ = at::addGlobalCallback(at::RecordFunctionCallback(&count).needsInputs(true));
+  }
+  ~ProductCounter() { at::removeCallback(handle_); }
+  ProductCounter(const ProductCounter&) = delete;
+  ProductCounter& operator=(const ProductCounter&) = delete;
+  double flop() const { return flop_; }
+
+ private:
+  static std::unique_ptr<at::ObserverContext> count(const at::RecordFunction& function) {
+    const std::string name = function.name();
+    if (name != "aten::mm" && name != "mkldnn::_linear_pointwise") return nullptr;
+    const at::Tensor a = function.inputs()[0].toTensor(), b = function.inputs()[1].toTensor();
+    flop_ += 2.0 * static_cast<double>(a.numel() * (b.numel() / a.size(1)));
+    return nullptr;
+  }
+  static inline double flop_ = 0;
+  at::CallbackHandle handle_ = 0;
+};
+
+/// What all ranks multiply in a step, attention apart.
+double products_of_a_step(const TrainOptions& options) {
+  const Mesh mesh(options.run.mesh, MPI_COMM_WORLD);
+  const LoadedModel loaded =
+      load_model(options.run.model, mesh, options.run.dtype, options.run.memory);
+  const Batcher batcher(options.run, options.run.data, loaded.model->config(), mesh);
+  std::vector<int64_t> sequences(batcher.dataset().size());
+  std::iota(sequences.begin(), sequences.end(), 0);
+  const auto optimizer = make_optimizer(options, *loaded.model, loaded.spec->adapter);
+  const ProductCounter counter;
+  train_step(options, Objective(options.loss), loaded, mesh, batcher, *optimizer, sequences, 1e-3,
+             nullptr);
+  return mesh.world().all_reduce(counter.flop());
+}
+
+/// The same on paper: what is planned but for causal attention, half of n² pairs at a time.
+double planned_products(const Described& model, const TrainOptions& options) {
+  double flop = 0;
+  for (int rank = 0; rank < options.run.mesh.size(); ++rank)
+    flop += plan_step(model.spec, model.config, options, model.batch, rank).flop;
+  const auto& checkpointing = options.run.memory.activations.checkpointing;
+  const double width = static_cast<double>(model.config.num_heads * model.config.head_dim);
+  for (const MicroBatchShape& batch : model.batch.front())
+    for (int64_t layer = 0; layer < model.config.num_layers; ++layer)
+      flop -= (checkpointing.of_layer(layer) == Recompute::full ? 8 : 6) * width *
+              batch.squared_lengths;
+  return flop;
+}
+
 }  // namespace
 
 BOOST_TEST_GLOBAL_FIXTURE(LoadedPlugins);
@@ -165,6 +221,27 @@ BOOST_AUTO_TEST_CASE(a_step_sends_what_was_planned) {
                                        << static_cast<int>(checkpointing.mode) << " every "
                                        << checkpointing.every) {
         check_traffic(options);
+      }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_step_multiplies_what_was_planned) {
+  const std::string data = write_data("products.h5", kLengths);
+  for (const Setting& setting : settings())
+    for (const MeshShape& shape :
+         meshes_for(golden_folder(setting.model) + "/model", test_environment().world_size())) {
+      // Not every dp rank has as much to do; a critic's head is no matrix product.
+      if (shape.dp > 1 || setting.model == "q2_critic") continue;
+      TrainOptions options = options_for(setting.model, shape, setting.memory);
+      options.run.data = data;
+      options.run.dtype = setting.dtype;
+      options.run.micro_batch_tokens = setting.micro_batch_tokens;
+      const auto& activations = setting.memory.activations;
+      BOOST_TEST_CONTEXT(setting.model << " on " << to_string(shape) << ", checkpointing "
+                                       << static_cast<int>(activations.checkpointing.mode)
+                                       << ", tiles of " << activations.mlp_tile_tokens) {
+        BOOST_CHECK_CLOSE(planned_products(Described(options), options),
+                          products_of_a_step(options), 1e-9);
       }
     }
 }

@@ -2,11 +2,13 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "archon/engine/options.hpp"
+#include "archon/engine/step_bound.hpp"
 #include "archon/model/registry.hpp"
 
 /// A training step on paper: what each rank would hold and send. The model is built from shapes,
@@ -17,6 +19,7 @@ namespace archon {
 /// One micro-batch, as far as memory and messages depend on it.
 struct MicroBatchShape {
   int64_t tokens = 0;            ///< T, padded
+  int64_t filled = 0;            ///< tokens of sequences
   double squared_lengths = 0;    ///< sum over its sequences, for the cost of attention
   std::vector<int64_t> targets;  ///< [cp]: tokens of each cp rank's slice that count in the loss
 };
@@ -39,6 +42,7 @@ struct PlannedTraffic {
 /// Of one training step, by the communicator that carries it.
 struct TrafficPlan {
   PlannedTraffic world, dp, cp, tp, shard_group;
+  PlannedTraffic units;  ///< of shard_group's: what travels while blocks compute
   /// Names and figures, in the order of the table.
   std::vector<std::pair<std::string, PlannedTraffic>> by_axis() const;
   PlannedTraffic total() const;
@@ -82,6 +86,7 @@ struct StepPlan {
   MemoryPlan memory;
   TrafficPlan traffic;
   double flop = 0;  ///< of a rank whose dp rank has most to compute, recomputation included
+  std::optional<StepBound> bound;  ///< of a step on GPUs
 };
 
 /// The plan of one rank. Memory is that of the largest micro-batch of any dp rank, traffic that of
@@ -90,20 +95,32 @@ struct StepPlan {
 StepPlan plan_step(const ModelSpec& spec, const DecoderConfig& config, const TrainOptions& options,
                    const BatchShape& batch, int rank = 0);
 
+/// The same on GPUs, of a rank with most to compute: memory is the GPU's own, so nothing fixed is
+/// counted, and there is a bound.
+StepPlan plan_gpu_step(const ModelSpec& spec, const DecoderConfig& config,
+                       const TrainOptions& options, const BatchShape& batch,
+                       const GpuCluster& cluster);
+
 /// A mesh that could be used, and how it compares.
 struct MeshChoice {
   StepPlan plan;
   bool fits = true;
-  double cost = 0;  ///< FLOP of a step, and kFlopPerByte for every byte sent
+  double cost = 0;  ///< FLOP of a step, and kFlopPerByte for every byte sent; on GPUs the bound
+};
+
+struct MeshRanking {
+  std::vector<MeshChoice> choices;  ///< at least one
+  int refused = 0;                  ///< meshes that break the head rules
 };
 
 /// A rank computes about so many FLOP in the time in which it sends a byte.
 inline constexpr double kFlopPerByte = 100;
 
 /// Every mesh of `ranks` ranks that the head rules allow: those that fit `memory` bytes per rank
-/// (0 = no limit) first, cheapest first; then the others, smallest peak first.
-std::vector<MeshChoice> rank_meshes(const ModelSpec& spec, const DecoderConfig& config,
-                                    const TrainOptions& options,
-                                    const std::vector<int64_t>& lengths, int ranks, int64_t memory);
+/// (0 = no limit) first, cheapest first; then the others, smallest peak first. On GPUs where a
+/// cluster is given.
+MeshRanking rank_meshes(const ModelSpec& spec, const DecoderConfig& config,
+                        const TrainOptions& options, const std::vector<int64_t>& lengths, int ranks,
+                        int64_t memory, const GpuCluster* cluster = nullptr);
 
 }  // namespace archon

@@ -1,146 +1,26 @@
-#include "archon/engine/plan.hpp"
-
 #include <algorithm>
 #include <iostream>
+#include <optional>
 
 #include "archon/base/error.hpp"
 #include "archon/data/dataset.hpp"
 #include "archon/data/sampler.hpp"
 #include "archon/engine/loaded_model.hpp"
+#include "archon/engine/plan.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "command.hpp"
-#include "table.hpp"
+#include "plan_report.hpp"
 
 namespace archon::cli {
 namespace {
 
 constexpr int kMostRanks = 1'000'000;
+constexpr const char* kAddDevice = "add --device cuda, or leave it out";
 
-double mib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
-std::string show_mib(int64_t bytes) { return fmt::format("{:.1f}", mib(bytes)); }
-
-// ---- one mesh -----------------------------------------------------------------------------------
-
-void print_memory(const MemoryPlan& memory) {
-  std::vector<MemoryUse> used;
-  for (int i = 0; i < kMemoryUses; ++i) {
-    const auto use = static_cast<MemoryUse>(i);
-    if (std::any_of(memory.phases.begin(), memory.phases.end(),
-                    [use](const MemoryPhase& phase) { return phase[use] != 0; }))
-      used.push_back(use);
-  }
-  Table table;
-  std::vector<std::string> titles = {"memory per rank, MiB"};
-  for (const MemoryUse use : used) titles.push_back(to_string(use));
-  titles.push_back("total");
-  table.add(titles);
-  for (const MemoryPhase& phase : memory.phases) {
-    std::vector<std::string> row = {phase.name};
-    for (const MemoryUse use : used) row.push_back(show_mib(phase[use]));
-    row.push_back(show_mib(phase.total()));
-    table.add(row);
-  }
-  table.print(std::cout);
-  std::cout << fmt::format("peak: {} MiB, in: {}; largest buffer: {}, {} MiB\n",
-                           show_mib(memory.peak().total()), memory.peak().name,
-                           memory.largest_name, show_mib(memory.largest_bytes));
-}
-
-void print_traffic(const TrafficPlan& traffic) {
-  Table table;
-  table.add({"sent by rank 0 in a step", "messages", "MiB"});
-  for (const auto& [axis, sent] : traffic.by_axis())
-    table.add({axis, fmt::to_string(sent.messages), fmt::format("{:.3f}", mib(sent.bytes))});
-  const PlannedTraffic total = traffic.total();
-  table.add({"total", fmt::to_string(total.messages), fmt::format("{:.3f}", mib(total.bytes))});
-  table.print(std::cout);
-}
-
-void print_plan(const StepPlan& plan, const BatchShape& batch) {
-  std::cout << fmt::format("{}, {} ranks; {} micro-batches per dp rank and step\n\n",
-                           to_string(plan.mesh), plan.mesh.size(), batch.front().size());
-  print_memory(plan.memory);
-  std::cout << '\n';
-  print_traffic(plan.traffic);
-}
-
-Json to_json(const MeshShape& mesh) { return {{"dp", mesh.dp}, {"cp", mesh.cp}, {"tp", mesh.tp}}; }
-
-Json to_json(const StepPlan& plan) {
-  Json phases = Json::array();
-  for (const MemoryPhase& phase : plan.memory.phases) {
-    Json row = {{"phase", phase.name}};
-    for (int i = 0; i < kMemoryUses; ++i)
-      row[to_string(static_cast<MemoryUse>(i))] = phase[static_cast<MemoryUse>(i)];
-    row["total"] = phase.total();
-    phases.push_back(std::move(row));
-  }
-  Json traffic = Json::object();
-  for (const auto& [axis, sent] : plan.traffic.by_axis())
-    traffic[axis] = {{"messages", sent.messages}, {"bytes", sent.bytes}};
-  return {{"mesh", to_json(plan.mesh)},
-          {"peak_bytes", plan.memory.peak().total()},
-          {"peak_phase", plan.memory.peak().name},
-          {"largest_buffer",
-           {{"name", plan.memory.largest_name}, {"bytes", plan.memory.largest_bytes}}},
-          {"memory", phases},
-          {"traffic", traffic},
-          {"flop", plan.flop}};
-}
-
-// ---- all meshes ---------------------------------------------------------------------------------
-
-/// What a mesh spends most of its memory on, of that which can be changed, and what would help.
-std::string advice(const MemoryPhase& peak, const TrainOptions& train) {
-  MemoryUse most = MemoryUse::masters;
-  for (int i = 0; i < kMemoryUses; ++i) {
-    const auto use = static_cast<MemoryUse>(i);
-    if (use != MemoryUse::fixed && peak[use] > peak[most]) most = use;
-  }
-  using Mode = ActivationCheckpointing::Mode;
-  const MemoryOptions& memory = train.run.memory;
-  const char* help = "more ranks";
-  if (most == MemoryUse::activations && memory.activations.checkpointing.mode != Mode::full)
-    help = "--activation-checkpointing full";
-  else if (most == MemoryUse::activations || most == MemoryUse::working || most == MemoryUse::batch)
-    help = "a smaller --micro-batch-tokens";
-  else if (memory.shard != ShardMode::full)
-    help = "--shard full";
-  return fmt::format("of which {} {} MiB; try {}", to_string(most), show_mib(peak[most]), help);
-}
-
-std::string reason(const MeshChoice& choice, const MeshChoice& best, int64_t limit,
-                   const TrainOptions& train) {
-  const MemoryPhase& peak = choice.plan.memory.peak();
-  if (!choice.fits)
-    return fmt::format("does not fit: {} of {} MiB, {}", show_mib(peak.total()), show_mib(limit),
-                       advice(peak, train));
-  if (&choice == &best) return "cheapest step";
-  const double flop = choice.plan.flop - best.plan.flop;
-  const double sent = kFlopPerByte * static_cast<double>(choice.plan.traffic.total().bytes -
-                                                         best.plan.traffic.total().bytes);
-  if (flop > sent) return "its busiest rank computes more";
-  const auto axes = choice.plan.traffic.by_axis();
-  const auto most = std::max_element(axes.begin(), axes.end(), [](const auto& a, const auto& b) {
-    return a.second.bytes < b.second.bytes;
-  });
-  return fmt::format("sends more, most of it over {}", most->first);
-}
-
-void print_choices(const std::vector<MeshChoice>& choices, int64_t limit,
-                   const TrainOptions& train) {
-  Table table;
-  table.add({"dp", "cp", "tp", "peak MiB", "in", "GFLOP", "sent MiB", "cost", "why"});
-  for (const MeshChoice& choice : choices) {
-    const MeshShape& mesh = choice.plan.mesh;
-    table.add({fmt::to_string(mesh.dp), fmt::to_string(mesh.cp), fmt::to_string(mesh.tp),
-               show_mib(choice.plan.memory.peak().total()), choice.plan.memory.peak().name,
-               fmt::format("{:.1f}", choice.plan.flop * 1e-9),
-               show_mib(choice.plan.traffic.total().bytes),
-               fmt::format("{:.2f}", choice.cost / choices.front().cost),
-               reason(choice, choices.front(), limit, train)});
-  }
-  table.print(std::cout);
+std::vector<std::string> gpu_names() {
+  std::vector<std::string> names;
+  for (const Gpu& gpu : known_gpus()) names.push_back(gpu.name);
+  return names;
 }
 
 class PlanCommand : public LocalCommand {
@@ -169,11 +49,27 @@ class PlanCommand : public LocalCommand {
     options.add("tp", integer(run.mesh.tp, 1, kMostRanks), "tensor-parallel ranks [1]");
     options.add("world-size", integer(world_size_, 1, kMostRanks),
                 "number of ranks; without --dp, --cp and --tp all meshes of so many ranks");
-    options.add("memory-per-rank", bytes(memory_per_rank_), "what each rank may use");
+    options.add("memory-per-rank", bytes(memory_per_rank_),
+                "what each rank may use [that of the GPU, if any]");
+    add_gpu_options(options);
     options.group("Other");
     options.add("json", flag(json_), "print JSON in place of tables");
     add_plugin_option(options, plugins_);
     options.add_settings_file();
+  }
+
+  void add_gpu_options(OptionSet& options) {
+    options.group("Device");
+    options.add("device", choice<bool>(cuda_, {{"cpu", false}, {"cuda", true}}),
+                "what the ranks compute on; cuda = one GPU each, with the least time of a step");
+    std::vector<std::pair<std::string, std::string>> gpus;
+    for (const std::string& name : gpu_names()) gpus.emplace_back(name, name);
+    options.add("gpu", choice<std::string>(gpu_, gpus),
+                "--device cuda: whose published memory and peak rates to plan with");
+    options.add("gpus-per-node", integer(gpus_per_node_, 1, kMostRanks),
+                "GPUs that NVLink connects; ranks fill one node after the other [8]");
+    options.add("nic-gbps", number(nic_gbps_, kPositive),
+                "network of a node per GPU, Gbit/s each way [that of the GPU's DGX system]");
   }
 
   std::string details() const override {
@@ -181,14 +77,20 @@ class PlanCommand : public LocalCommand {
         "Memory is counted above what the process holds before it loads the model, and is the\n"
         "largest of any rank; traffic is what rank 0 sends in one step.\n"
         "Meshes are ranked by cost: the FLOP of the rank with most to compute, and {:.0f} for every\n"
-        "byte sent. Those that do not fit in --memory-per-rank come last, the smallest first.",
+        "byte sent. Those that do not fit in --memory-per-rank come last, the smallest first.\n"
+        "--device cuda plans a rank with most to compute, in the GPU's memory, and ranks meshes by\n"
+        "the least time that a step can take; docs/gpu-planning.md says what that counts. The\n"
+        "compute type stays --dtype; GPUs are meant for bfloat16.",
         kFlopPerByte);
   }
 
   std::vector<std::pair<std::string, std::string>> examples() const override {
     return {{"archon plan --model qwen3 --dp 4 --tp 2 --dtype bfloat16", "one mesh, in detail"},
             {"archon plan --model config.json --world-size 8 --memory-per-rank 8GiB",
-             "which mesh of eight ranks to take"}};
+             "which mesh of eight ranks to take"},
+            {"archon plan --model qwen3 --device cuda --gpu h100 --dtype bfloat16 --world-size 64 "
+             "--max-sequence 65536",
+             "which mesh of 64 GPUs, for sequences of 64K tokens"}};
   }
 
   bool mesh_given() const {
@@ -203,7 +105,39 @@ class PlanCommand : public LocalCommand {
                     "--world-size N");
     ARCHON_VALIDATE(!train_.run.data.empty() || train_.batch_sequences > 0,
                     "--batch-sequences 0 means the whole file, and no --data FILE is given");
+    check_device();
     if (mesh_given()) mesh();
+  }
+
+  void check_device() const {
+    ARCHON_VALIDATE(!cuda_ || !gpu_.empty(),
+                    "--device cuda says nothing of the GPU, whose rates the plan needs; give --gpu "
+                    "{}",
+                    join_choices(gpu_names()));
+    ARCHON_VALIDATE(cuda_ || gpu_.empty(), "--gpu {} has no meaning with --device cpu; {}", gpu_,
+                    kAddDevice);
+    ARCHON_VALIDATE(cuda_ || gpus_per_node_ == 0,
+                    "--gpus-per-node {} has no meaning with --device cpu; {}", gpus_per_node_,
+                    kAddDevice);
+    ARCHON_VALIDATE(cuda_ || nic_gbps_ == 0, "--nic-gbps {} has no meaning with --device cpu; {}",
+                    nic_gbps_, kAddDevice);
+  }
+
+  /// Of --device cuda.
+  std::optional<GpuCluster> cluster() const {
+    if (!cuda_) return std::nullopt;
+    const auto& gpus = known_gpus();
+    GpuCluster cluster{.gpu = *std::find_if(gpus.begin(), gpus.end(), [this](const Gpu& gpu) {
+      return gpu.name == gpu_;
+    })};
+    if (gpus_per_node_ > 0) cluster.gpus_per_node = gpus_per_node_;
+    if (nic_gbps_ > 0) cluster.gpu.network_bandwidth = nic_gbps_ * 1e9 / 8;
+    return cluster;
+  }
+
+  /// Bytes that a rank may use; 0 = any number.
+  int64_t memory_limit() const {
+    return memory_per_rank_ > 0 || !cuda_ ? memory_per_rank_ : cluster()->gpu.memory_bytes;
   }
 
   /// Without --dp it is the rest of --world-size.
@@ -241,40 +175,33 @@ class PlanCommand : public LocalCommand {
     train_.run.mesh = mesh();
     const BatchShape batch =
         shape_of_batch(lengths(config), train_.run, config, train_.run.mesh);
-    const StepPlan plan = plan_step(spec, config, train_, batch);
+    const auto gpus = cluster();
+    const StepPlan plan = gpus ? plan_gpu_step(spec, config, train_, batch, *gpus)
+                               : plan_step(spec, config, train_, batch);
     if (json_)
       std::cout << to_json(plan).dump(1) << '\n';
     else
       print_plan(plan, batch);
     const MemoryPhase& peak = plan.memory.peak();
-    ARCHON_VALIDATE(memory_per_rank_ == 0 || peak.total() <= memory_per_rank_,
+    const int64_t limit = memory_limit();
+    ARCHON_VALIDATE(limit == 0 || peak.total() <= limit,
                     "{} does not fit in {} MiB per rank: it needs {} MiB, {}", to_string(plan.mesh),
-                    show_mib(memory_per_rank_), show_mib(peak.total()), advice(peak, train_));
+                    show_mib(limit), show_mib(peak.total()), advice(peak, train_));
     return 0;
   }
 
   int list_meshes(const ModelSpec& spec, const DecoderConfig& config) {
-    const auto choices =
-        rank_meshes(spec, config, train_, lengths(config), world_size_, memory_per_rank_);
-    ARCHON_VALIDATE(!choices.empty(),
-                    "no mesh of {} ranks suits {} attention heads and {} key/value heads",
-                    world_size_, config.num_heads, config.num_kv_heads);
-    if (json_) {
-      Json list = Json::array();
-      for (const MeshChoice& choice : choices) {
-        Json row = to_json(choice.plan);
-        row["fits"] = choice.fits;
-        row["cost"] = choice.cost;
-        row["why"] = reason(choice, choices.front(), memory_per_rank_, train_);
-        list.push_back(std::move(row));
-      }
-      std::cout << list.dump(1) << '\n';
-    } else {
-      print_choices(choices, memory_per_rank_, train_);
-    }
-    ARCHON_VALIDATE(choices.front().fits,
+    const auto gpus = cluster();
+    const int64_t limit = memory_limit();
+    const MeshRanking ranking = rank_meshes(spec, config, train_, lengths(config), world_size_,
+                                            limit, gpus ? &*gpus : nullptr);
+    if (json_)
+      std::cout << to_json(ranking, limit, train_).dump(1) << '\n';
+    else
+      print_ranking(ranking, limit, train_);
+    ARCHON_VALIDATE(ranking.choices.front().fits,
                     "no mesh of {} ranks fits in {} MiB per rank; the table says what each lacks",
-                    world_size_, show_mib(memory_per_rank_));
+                    world_size_, show_mib(limit));
     return 0;
   }
 
@@ -291,6 +218,10 @@ class PlanCommand : public LocalCommand {
     train.run.mesh = {0, 0, 0};  // not given
     return train;
   }();
+  bool cuda_ = false;
+  std::string gpu_;        // not given
+  int gpus_per_node_ = 0;  // not given
+  double nic_gbps_ = 0;    // not given
   int world_size_ = 0;
   int64_t memory_per_rank_ = 0;
   std::vector<std::string> plugins_;
