@@ -13,6 +13,7 @@
 #include "archon/engine/objective.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/io/new_hdf5_file.hpp"
+#include "archon/mesh/topology.hpp"
 #include "archon/parallel/collectives.hpp"
 #include "archon/parallel/partition.hpp"
 
@@ -118,7 +119,7 @@ class ForwardRun {
 }  // namespace
 
 void run_forward(const ForwardOptions& options, MpiEnvironment& mpi) {
-  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), mpi.world());
+  const Mesh mesh = start_mesh(options.run.mesh, mpi);
   ForwardRun(options, mesh).run();
   log::info("wrote {}", options.output);
 }

@@ -20,6 +20,7 @@
 #include "archon/engine/train_step.hpp"
 #include "archon/engine/trainer_state.hpp"
 #include "archon/engine/weight_sync.hpp"
+#include "archon/mesh/topology.hpp"
 
 namespace archon {
 namespace {
@@ -331,7 +332,7 @@ class Trainer {
 }  // namespace
 
 bool run_train(const TrainOptions& options, MpiEnvironment& mpi) {
-  const Mesh mesh(resolve_mesh_shape(options.run.mesh, mpi.world_size()), mpi.world());
+  const Mesh mesh = start_mesh(options.run.mesh, mpi);
   const auto checkpoints = prepare_output(options, mesh);
   const int64_t memory_at_start = resident_memory_bytes();
   const RunOptions& run = options.run;

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "archon/mesh/mesh.hpp"
+
+namespace archon {
+
+/// A number for the host of every rank of `world`, the same for ranks that share memory; hosts are
+/// numbered in the order of their first ranks. Collective.
+std::vector<int> host_of_ranks(MPI_Comm world);
+
+/// What is slow about a mesh whose ranks lie on these hosts, in words: an axis that exchanges within
+/// every layer (tp, then cp) and has a group with ranks of several hosts though a host has room for
+/// it. "" when nothing is.
+std::string axes_across_hosts(const MeshShape& shape, const std::vector<int>& hosts);
+
+/// The mesh of a job: `shape` filled in and checked, with a warning where axes_across_hosts has one.
+/// Collective.
+Mesh start_mesh(const MeshShape& shape, const MpiEnvironment& mpi);
+
+}  // namespace archon
