@@ -9,7 +9,7 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/../../job_scripts/common.sh"
 
 [[ ${1:-} != -* ]] || { print_help "${BASH_SOURCE[0]}"; exit 0; }
-# CTest has built everything, and names the folder.
+# A build elsewhere is named so.
 [[ -n ${ARCHON_TEST_BINARY_DIR:-} ]] || "$archon_root/job_scripts/setup.sh" --preset release --tests
 
 here=$archon_root/tests/slurm
@@ -27,6 +27,6 @@ fi
 names=("${@/#/test_jobs.}")
 export SLURM_CONF=$folder/slurm/slurm.conf
 cd "$here"
-# CTest would kill this script, and leave the daemons.
+# A test that hangs must not keep the daemons.
 timeout 800 "${ARCHON_PYTHON:-$archon_python}" -m unittest -v "${names[@]-test_jobs}" || code=1
 exit "$code"
