@@ -17,7 +17,12 @@ find_package(Boost 1.74 REQUIRED COMPONENTS program_options)
 find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(nlohmann_json 3 REQUIRED)
-find_package(LibTorch 2.13 REQUIRED)
+if(ARCHON_CUDA)
+  find_package(LibTorch 2.13 REQUIRED COMPONENTS CUDA)
+  find_package(NCCL 2.19 REQUIRED)
+else()
+  find_package(LibTorch 2.13 REQUIRED)
+endif()
 # Header only as it is used here: no library to link.
 find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
 

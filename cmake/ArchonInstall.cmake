@@ -42,6 +42,7 @@ install(DIRECTORY job_scripts DESTINATION ${data_folder}
     WORLD_READ WORLD_EXECUTE
   PATTERN probe EXCLUDE
   PATTERN setup.sh EXCLUDE
+  PATTERN gpu_check.sh EXCLUDE
   PATTERN quickstart.sh EXCLUDE
   PATTERN grpo_demo.sh EXCLUDE)
 install(DIRECTORY tools examples DESTINATION ${data_folder}

@@ -1,6 +1,7 @@
 # Compiler settings that every Archon target shares.
 option(ARCHON_WERROR "Treat compiler warnings as errors" OFF)
 option(ARCHON_SANITIZE "Build with the address and undefined-behaviour sanitizers" OFF)
+option(ARCHON_CUDA "Build for GPUs too: CUDA and NCCL (docs/gpu.md)" OFF)
 option(ARCHON_BENCHMARKS "Build the programs in benchmarks/" ON)
 
 set(CMAKE_CXX_STANDARD 20)
@@ -23,7 +24,16 @@ endif()
 
 # Usage requirements of every Archon target: warnings and, on demand, sanitizers.
 add_library(archon_settings INTERFACE)
-target_compile_options(archon_settings INTERFACE -Wall -Wextra $<$<BOOL:${ARCHON_WERROR}>:-Werror>)
+target_compile_options(archon_settings INTERFACE
+  $<$<COMPILE_LANGUAGE:C,CXX>:-Wall -Wextra $<$<BOOL:${ARCHON_WERROR}>:-Werror>>)
+if(ARCHON_CUDA)
+  # Data centre GPUs of three generations: A100, H100, B200.
+  set(CMAKE_CUDA_ARCHITECTURES 80;90;100 CACHE STRING "Compute capabilities of the CUDA kernels")
+  set(CMAKE_CUDA_STANDARD 20)
+  enable_language(CUDA)
+  target_compile_definitions(archon_settings INTERFACE ARCHON_CUDA)
+  target_compile_options(archon_settings INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall>)
+endif()
 if(ARCHON_SANITIZE)
   target_compile_options(archon_settings INTERFACE
     -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)

@@ -6,6 +6,7 @@
 #
 #   LIBTORCH_ROOT       folder that holds include/ and lib/ (hint; also an environment variable)
 #   LibTorch::cpu       imported target
+#   LibTorch::cuda      imported target, with CUDA's runtime, where the component CUDA is asked for
 #   LibTorch_VERSION    as in torch/version.py's header twin, torch/headeronly/version.h
 
 find_path(LibTorch_ROOT_DIR NAMES include/ATen/core/Tensor.h
@@ -37,8 +38,24 @@ if(LibTorch_ROOT_DIR)
   endforeach()
 endif()
 
+if("CUDA" IN_LIST LibTorch_FIND_COMPONENTS)
+  find_library(LibTorch_CUDA_LIBRARY torch_cuda HINTS ${LibTorch_ROOT_DIR}/lib NO_DEFAULT_PATH)
+  find_library(LibTorch_C10_CUDA_LIBRARY c10_cuda HINTS ${LibTorch_ROOT_DIR}/lib NO_DEFAULT_PATH)
+  # The runtime's headers: the site's toolkit, or the wheels beside LibTorch's.
+  find_path(LibTorch_CUDART_INCLUDE_DIR cuda_runtime_api.h
+    HINTS ${CUDAToolkit_ROOT} ENV CUDA_HOME PATHS /usr/local/cuda
+      ${LibTorch_ROOT_DIR}/../nvidia/cu13 PATH_SUFFIXES include)
+  find_library(LibTorch_CUDART_LIBRARY NAMES cudart libcudart.so.13
+    HINTS ${CUDAToolkit_ROOT} ENV CUDA_HOME PATHS /usr/local/cuda
+      ${LibTorch_ROOT_DIR}/../nvidia/cu13 PATH_SUFFIXES lib64 lib)
+  if(LibTorch_CUDA_LIBRARY AND LibTorch_C10_CUDA_LIBRARY AND LibTorch_CUDART_INCLUDE_DIR
+      AND LibTorch_CUDART_LIBRARY)
+    set(LibTorch_CUDA_FOUND TRUE)
+  endif()
+endif()
+
 include(FindPackageHandleStandardArgs)
-find_package_handle_standard_args(LibTorch
+find_package_handle_standard_args(LibTorch HANDLE_COMPONENTS
   REQUIRED_VARS LibTorch_CPU_LIBRARY LibTorch_C10_LIBRARY LibTorch_ROOT_DIR
   VERSION_VAR LibTorch_VERSION
   REASON_FAILURE_MESSAGE "run job_scripts/setup.sh, or set LIBTORCH_ROOT")
@@ -61,4 +78,16 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
     INTERFACE_LINK_LIBRARIES "LibTorch::c10;${LibTorch_OPENMP_LIBRARY}"
     # libcudart and libcupti are found through libtorch_cpu's own run path when it is loaded
     INTERFACE_LINK_OPTIONS -Wl,--allow-shlib-undefined)
+endif()
+
+if(LibTorch_CUDA_FOUND AND NOT TARGET LibTorch::cuda)
+  add_library(LibTorch::c10_cuda SHARED IMPORTED)
+  set_target_properties(LibTorch::c10_cuda PROPERTIES IMPORTED_LOCATION ${LibTorch_C10_CUDA_LIBRARY})
+  add_library(LibTorch::cuda SHARED IMPORTED)
+  set_target_properties(LibTorch::cuda PROPERTIES
+    IMPORTED_LOCATION ${LibTorch_CUDA_LIBRARY}
+    INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${LibTorch_CUDART_INCLUDE_DIR}
+    # Nothing refers to libtorch_cuda by name: its kernels register themselves when it is loaded.
+    INTERFACE_LINK_OPTIONS -Wl,--no-as-needed
+    INTERFACE_LINK_LIBRARIES "LibTorch::c10_cuda;LibTorch::cpu;${LibTorch_CUDART_LIBRARY}")
 endif()

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Installs what Archon needs and builds it: build/PRESET/bin/archon. Runs nothing.
 #
-#   job_scripts/setup.sh [--preset release|debug|sanitize] [--tests] [--prefix DIR] [--no-install]
+#   job_scripts/setup.sh [--preset release|debug|sanitize] [--cuda] [--tests] [--prefix DIR]
+#                         [--no-install]
 #
 #   --preset NAME   which of CMakePresets.json to build [release]
+#   --cuda          the preset cuda: for GPUs too, with the CUDA libraries that LibTorch needs
+#                   (3 GB of wheels, unless LIBTORCH_ROOT names a LibTorch that has them)
 #   --tests         build the tests and benchmarks too
 #   --prefix DIR    install Archon there: DIR/bin/archon, which needs neither sources nor build
 #   --no-install    install nothing that Archon needs; say what is absent and stop
@@ -35,6 +38,7 @@ parse_options() {
   while [[ $# -gt 0 ]]; do
     case $1 in
       --preset) need_value "$1" $#; preset=$2; shift 2 ;;
+      --cuda) preset=cuda; shift ;;
       --tests) tests=ON; shift ;;
       --prefix) need_value "$1" $#; prefix=$(realpath -m -- "$2"); shift 2 ;;
       --no-install) install=no; shift ;;
@@ -43,8 +47,8 @@ parse_options() {
     esac
   done
   case $preset in
-    release | debug | sanitize) ;;
-    *) fail 2 "unknown preset '$preset'" "choose release, debug or sanitize" ;;
+    release | debug | sanitize | cuda) ;;
+    *) fail 2 "unknown preset '$preset'" "choose release, debug, sanitize or cuda" ;;
   esac
 }
 
@@ -149,6 +153,8 @@ provide_python() {
   provide_wheels helpers "$archon_root/tools/requirements.txt"
   if [[ -z ${LIBTORCH_ROOT:-} ]]; then
     provide_wheels libtorch "$archon_root/tools/requirements-libtorch.txt" --no-deps --no-compile
+    [[ $preset != cuda ]] ||
+      provide_wheels cuda "$archon_root/tools/requirements-cuda.txt" --no-compile
     libtorch=$(echo "$archon_venv"/lib/python3*/site-packages/torch)
   else
     libtorch=$LIBTORCH_ROOT

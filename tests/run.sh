@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds Archon with its tests and runs them; the last line says how many passed and failed.
 #
-#   tests/run.sh [--preset release|debug|sanitize] [--label REGEX] [-R REGEX]
+#   tests/run.sh [--preset release|debug|sanitize|cuda] [--label REGEX] [-R REGEX]
 #
 #   --preset NAME   which of CMakePresets.json to test [release]
 #   --label REGEX   only tests with such a label, ranks4 for one (see ctest --print-labels)

@@ -2,19 +2,18 @@
 
 #include <ATen/ops/empty.h>
 
-#include "archon/base/activity.hpp"
 #include "archon/base/error.hpp"
 #include "archon/base/intern.hpp"
-#include "archon/comm/watchdog.hpp"
-#include "reduce.hpp"
-#include "transfer.hpp"
+#include "blocks.hpp"
+#include "gpu_backend.hpp"
+#include "mpi_backend.hpp"
 
 namespace archon {
 namespace {
 
 void check_tensor(const at::Tensor& tensor, const char* operation) {
-  ARCHON_ENSURE(tensor.defined() && tensor.device().is_cpu() && tensor.is_contiguous(),
-                "{}: Communicator takes contiguous host tensors", operation);
+  ARCHON_ENSURE(tensor.defined() && tensor.is_contiguous(),
+                "{}: Communicator takes contiguous tensors", operation);
 }
 
 int64_t row_elements(const at::Tensor& tensor) {
@@ -51,6 +50,7 @@ Communicator::Communicator(MpiComm comm, std::string name)
   if (comm_.get() == MPI_COMM_NULL) return;
   ARCHON_MPI(MPI_Comm_rank(comm_.get(), &rank_));
   ARCHON_MPI(MPI_Comm_size(comm_.get(), &size_));
+  if (size_ > 1) host_ = std::make_unique<MpiBackend>(comm_.get(), rank_, size_);
 }
 
 Communicator Communicator::self() { return Communicator(MpiComm(), "self"); }
@@ -68,86 +68,77 @@ Traffic& Traffic::operator+=(const Traffic& other) {
   return *this;
 }
 
-// Blocking: start and finish under one watchdog scope. Asynchronous: start now, finish in wait.
-template <class Start, class Finish>
-Work Communicator::launch(const char* operation, const Traffic& sent, Transfer& transfer,
-                          bool async, Start start, Finish finish) const {
-  const int64_t number = ++started_;
+Communicator::Communicator(Communicator&&) noexcept = default;
+Communicator& Communicator::operator=(Communicator&&) noexcept = default;
+Communicator::~Communicator() = default;
+
+void Communicator::set_max_count(int64_t elements) {
+  if (host_) host_->set_max_count(elements);
+}
+
+void Communicator::make_gpu_backend(GpuRuntime& runtime, void* comm) {
+  MPI_Comm roll = MPI_COMM_NULL;
+  ARCHON_MPI(MPI_Comm_dup(comm_.get(), &roll));
+  gpu_ = std::make_unique<GpuBackend>(runtime, comm, MpiComm(roll), name_);
+}
+
+void Communicator::use_gpu(GpuRuntime& runtime) {
+  if (size_ == 1) return;
+  GpuRuntime::UniqueId id = {};
+  if (rank_ == 0) id = runtime.unique_id();
+  ARCHON_MPI(MPI_Bcast(id.data(), static_cast<int>(id.size()), MPI_BYTE, 0, comm_.get()));
+  make_gpu_backend(runtime, runtime.init(id, size_, rank_));
+}
+
+void Communicator::use_gpu_of(const Communicator& whole) {
+  if (whole.size() == 1) return;
+  int color = GpuRuntime::kNoColor;
+  if (size_ > 1) {
+    color = whole.rank();
+    ARCHON_MPI(MPI_Bcast(&color, 1, MPI_INT, 0, comm_.get()));
+  }
+  GpuRuntime& runtime = whole.gpu_->runtime();
+  const GpuRuntime::Comm part = runtime.split(whole.gpu_->comm(), color, rank_);
+  whole.gpu_->settle("ncclCommSplit");
+  if (size_ > 1) make_gpu_backend(runtime, part);
+}
+
+Operation Communicator::begin(const char* name, const Traffic& sent, bool async) const {
   sent_ += sent;
-  const char* const axis = name_;
-  const TraceDetail detail = {.axis = axis, .bytes = sent.bytes};
-  if (!async) {
-    const ActivityScope activity(Activity::communication, operation, detail);
-    const CollectiveScope scope(operation, axis, number);
-    start();
-    finish();
-    return Work();
-  }
-  {
-    const TraceOperation under_way(operation, detail);
-    const ActivityScope activity(Activity::communication, "start", {.axis = axis});
-    start();
-    transfer.started(under_way);
-  }
-  return Work([operation, axis, number, finish = std::move(finish)] {
-    const ActivityScope activity(Activity::communication, "wait", {.axis = axis});
-    const CollectiveScope scope(operation, axis, number);
-    finish();
-  });
+  return {name, name_, ++started_, sent.bytes, async};
+}
+
+Backend& Communicator::backend_of(const at::Tensor& tensor, const char* operation) const {
+  if (gpu_ && gpu_->runtime().owns(tensor)) return *gpu_;
+  ARCHON_ENSURE(tensor.device().is_cpu(),
+                "{} over {}: a tensor on {}, but the group exchanges host tensors only", operation,
+                name_, tensor.device().str());
+  ARCHON_ENSURE(host_, "{} over {}: a group on paper cannot communicate", operation, name_);
+  return *host_;
 }
 
 Work Communicator::all_reduce_impl(at::Tensor tensor, ReduceOp op, bool async) const {
   check_tensor(tensor, "all_reduce");
   if (size_ == 1 || tensor.numel() == 0) return Work();
-  // Small: everyone gathers everything and reduces it. Large: reduce_scatter (an all-to-all and
-  // a local sum, which beats MPI's own by far and rounds once), then all_gather.
-  const at::Tensor flat = tensor.view({-1});
-  const std::size_t element_size = tensor.element_size();
-  auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
-  if (static_cast<int64_t>(tensor.nbytes()) <= kSmallReduceBytes) {
-    const at::Tensor all = at::empty({size_, flat.numel()}, flat.options());
-    const Blocks blocks(std::vector<int64_t>(size_, flat.numel()));
-    return launch(
-        "all_reduce", to_others(flat.nbytes() * (size_ - 1)), *transfer, async,
-        [=] { transfer->all_gather(flat.const_data_ptr(), all.data_ptr(), blocks, element_size); },
-        [=] {
-          transfer->wait();
-          reduce_blocks(flat, all, op);
-        });
+  const auto bytes = static_cast<int64_t>(tensor.nbytes());
+  Traffic sent;
+  if (bytes <= kSmallReduceBytes) {
+    sent = to_others(bytes * (size_ - 1));
+  } else {
+    const auto own_bytes = static_cast<int64_t>(
+        Blocks::balanced(size_, tensor.numel()).counts[rank_] * tensor.element_size());
+    sent = to_others(bytes - own_bytes);
+    sent += to_others(own_bytes * (size_ - 1));
   }
-  const int64_t base = flat.numel() / size_;
-  const int64_t larger = flat.numel() % size_;
-  std::vector<int64_t> counts(size_, base);
-  for (int64_t i = 0; i < larger; ++i) ++counts[i];
-  const Blocks blocks(counts);
-  const int64_t mine = blocks.counts[rank_];
-  const at::Tensor parts = at::empty({size_, mine}, flat.options());
-  const auto own_bytes = static_cast<int64_t>(mine * element_size);
-  Traffic sent = to_others(static_cast<int64_t>(flat.nbytes()) - own_bytes);
-  sent += to_others(own_bytes * (size_ - 1));
-  return launch(
-      "all_reduce", sent, *transfer, async,
-      [=, this] {
-        if (larger == 0)
-          transfer->all_to_all_even(flat.const_data_ptr(), parts.data_ptr(), base, element_size);
-        else
-          transfer->all_to_all_uneven(flat.const_data_ptr(), blocks, parts.data_ptr(),
-                                      Blocks(std::vector<int64_t>(size_, mine)), element_size);
-      },
-      [=, comm = comm_.get(), max_count = max_count_, offset = blocks.offsets[rank_]] {
-        transfer->wait();
-        at::Tensor sum = at::empty({mine}, flat.options());
-        reduce_blocks(sum, parts, op);
-        Transfer(comm, /*async=*/false, max_count)
-            .all_gather(sum.const_data_ptr(), flat.data_ptr(), blocks, element_size);
-      });
+  return backend_of(tensor, "all_reduce")
+      .all_reduce(begin("all_reduce", sent, async), tensor.view({-1}), op);
 }
 
 Work Communicator::all_gather_impl(at::Tensor output, const at::Tensor& input,
                                    std::vector<int64_t> rows, bool async) const {
   check_tensor(output, "all_gather");
   check_tensor(input, "all_gather");
-  const Blocks blocks = blocks_of(output, std::move(rows), size_, "all_gather");
+  Blocks blocks = blocks_of(output, std::move(rows), size_, "all_gather");
   ARCHON_ENSURE(
       blocks.counts[rank_] == input.numel() && output.scalar_type() == input.scalar_type(),
       "all_gather: the input ({} elements) is not this rank's block of the output ({})",
@@ -156,15 +147,9 @@ Work Communicator::all_gather_impl(at::Tensor output, const at::Tensor& input,
     if (output.const_data_ptr() != input.const_data_ptr()) output.view_as(input).copy_(input);
     return Work();
   }
-  auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
-  return launch(
-      "all_gather", to_others(input.nbytes() * (size_ - 1)), *transfer, async,
-      [=] {
-        transfer->all_gather(input.const_data_ptr(), output.data_ptr(), blocks,
-                             input.element_size());
-      },
-      // The capture keeps the tensors alive until the transfer is done.
-      [transfer, output, input] { transfer->wait(); });
+  return backend_of(input, "all_gather")
+      .all_gather(begin("all_gather", to_others(input.nbytes() * (size_ - 1)), async), output,
+                  input, std::move(blocks));
 }
 
 Work Communicator::reduce_scatter_impl(at::Tensor output, const at::Tensor& input,
@@ -172,7 +157,7 @@ Work Communicator::reduce_scatter_impl(at::Tensor output, const at::Tensor& inpu
   check_tensor(output, "reduce_scatter");
   check_tensor(input, "reduce_scatter");
   const bool even = rows.empty();
-  const Blocks blocks = blocks_of(input, std::move(rows), size_, "reduce_scatter");
+  Blocks blocks = blocks_of(input, std::move(rows), size_, "reduce_scatter");
   const int64_t mine = blocks.counts[rank_];
   const bool widens =
       output.scalar_type() == at::kFloat && c10::isReducedFloatingType(input.scalar_type());
@@ -184,23 +169,9 @@ Work Communicator::reduce_scatter_impl(at::Tensor output, const at::Tensor& inpu
     output.view_as(input).copy_(input);
     return Work();
   }
-  auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
-  const at::Tensor parts = at::empty({size_, mine}, input.options());
-  return launch(
-      "reduce_scatter", to_others((input.numel() - mine) * input.element_size()), *transfer, async,
-      [=, this] {
-        if (even)
-          transfer->all_to_all_even(input.const_data_ptr(), parts.data_ptr(), mine,
-                                    input.element_size());
-        else
-          transfer->all_to_all_uneven(input.const_data_ptr(), blocks, parts.data_ptr(),
-                                      Blocks(std::vector<int64_t>(size_, mine)),
-                                      input.element_size());
-      },
-      [transfer, input, output, parts] {
-        transfer->wait();
-        reduce_blocks(output.view({-1}), parts, ReduceOp::sum);
-      });
+  const Traffic sent = to_others((input.numel() - mine) * input.element_size());
+  return backend_of(input, "reduce_scatter")
+      .reduce_scatter(begin("reduce_scatter", sent, async), output, input, std::move(blocks), even);
 }
 
 Work Communicator::all_to_all_impl(at::Tensor output, const at::Tensor& input,
@@ -211,8 +182,8 @@ Work Communicator::all_to_all_impl(at::Tensor output, const at::Tensor& input,
   ARCHON_ENSURE(output_rows.empty() == input_rows.empty(),
                 "all_to_all: give the rows of both the output's and the input's blocks, or none");
   const bool even = input_rows.empty();
-  const Blocks in = blocks_of(input, std::move(input_rows), size_, "all_to_all");
-  const Blocks out = blocks_of(output, std::move(output_rows), size_, "all_to_all");
+  Blocks in = blocks_of(input, std::move(input_rows), size_, "all_to_all");
+  Blocks out = blocks_of(output, std::move(output_rows), size_, "all_to_all");
   ARCHON_ENSURE(
       output.scalar_type() == input.scalar_type() && in.counts[rank_] == out.counts[rank_],
       "all_to_all: input and output do not match");
@@ -220,19 +191,10 @@ Work Communicator::all_to_all_impl(at::Tensor output, const at::Tensor& input,
     output.view({-1}).copy_(input.view({-1}));
     return Work();
   }
-  auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
-  return launch(
-      "all_to_all", to_others((in.total() - in.counts[rank_]) * input.element_size()), *transfer,
-      async,
-      [=] {
-        if (even)
-          transfer->all_to_all_even(input.const_data_ptr(), output.data_ptr(), in.counts.front(),
-                                    input.element_size());
-        else
-          transfer->all_to_all_uneven(input.const_data_ptr(), in, output.data_ptr(), out,
-                                      input.element_size());
-      },
-      [transfer, output, input] { transfer->wait(); });
+  const Traffic sent = to_others((in.total() - in.counts[rank_]) * input.element_size());
+  return backend_of(input, "all_to_all")
+      .all_to_all(begin("all_to_all", sent, async), output, std::move(out), input, std::move(in),
+                  even);
 }
 
 void Communicator::exchange_others(at::Tensor output, const at::Tensor& input) const {
@@ -242,34 +204,22 @@ void Communicator::exchange_others(at::Tensor output, const at::Tensor& input) c
                 "exchange_others: input and output do not match");
   if (size_ == 1) return;
   const int64_t block = blocks_of(input, {}, size_, "exchange_others").counts.front();
-  Transfer transfer(comm_.get(), /*async=*/false, max_count_);
-  launch(
-      "exchange_others", to_others((input.numel() - block) * input.element_size()), transfer,
-      /*async=*/false,
-      [&] {
-        transfer.exchange_others(input.const_data_ptr(), output.data_ptr(), block,
-                                 input.element_size());
-      },
-      [] {});
+  const Traffic sent = to_others((input.numel() - block) * input.element_size());
+  backend_of(input, "exchange_others")
+      .exchange_others(begin("exchange_others", sent, /*async=*/false), output, input);
 }
 
 Work Communicator::broadcast_impl(at::Tensor tensor, int root, bool async) const {
   check_tensor(tensor, "broadcast");
   if (size_ == 1) return Work();
-  auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
   const Traffic sent = rank_ == root ? to_others(tensor.nbytes() * (size_ - 1)) : Traffic();
-  return launch(
-      "broadcast", sent, *transfer, async,
-      [=] { transfer->broadcast(tensor.data_ptr(), tensor.numel(), tensor.element_size(), root); },
-      [transfer, tensor] { transfer->wait(); });
+  return backend_of(tensor, "broadcast").broadcast(begin("broadcast", sent, async), tensor, root);
 }
 
+// Hosts meet, whatever their GPUs still do.
 Work Communicator::barrier_impl(bool async) const {
   if (size_ == 1) return Work();
-  auto transfer = std::make_shared<Transfer>(comm_.get(), async, max_count_);
-  return launch(
-      "barrier", Traffic(), *transfer, async, [=] { transfer->barrier(); },
-      [transfer] { transfer->wait(); });
+  return host_->barrier(begin("barrier", Traffic(), async));
 }
 
 void Communicator::all_reduce(at::Tensor tensor, ReduceOp op) const {

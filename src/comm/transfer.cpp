@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include "archon/base/error.hpp"
 #include "archon/comm/mpi.hpp"
@@ -29,15 +28,6 @@ MPI_Datatype datatype_of_size(std::size_t bytes) {
 }
 
 }  // namespace
-
-Blocks::Blocks(std::vector<int64_t> block_counts)
-    : counts(std::move(block_counts)), offsets(counts.size()) {
-  std::exclusive_scan(counts.begin(), counts.end(), offsets.begin(), int64_t{0});
-}
-
-bool Blocks::equal() const {
-  return std::all_of(counts.begin(), counts.end(), [&](int64_t c) { return c == counts.front(); });
-}
 
 Transfer::Transfer(MPI_Comm comm, bool async, int64_t max_count)
     : comm_(comm), async_(async), max_count_(max_count) {
@@ -124,7 +114,7 @@ void Transfer::exchange_pairwise(const char* send, const Blocks& send_blocks, ch
 
 void Transfer::exchange_others(const void* send, void* receive, int64_t block,
                                std::size_t element_size) {
-  const Blocks blocks(std::vector<int64_t>(size_, block));
+  const Blocks blocks = Blocks::even(size_, block);
   exchange_pairwise(static_cast<const char*>(send), blocks, static_cast<char*>(receive), blocks,
                     element_size, /*copy_own=*/false);
 }
@@ -132,7 +122,7 @@ void Transfer::exchange_others(const void* send, void* receive, int64_t block,
 void Transfer::all_to_all_even(const void* send, void* receive, int64_t block,
                                std::size_t element_size) {
   if (block * size_ > max_count_) {
-    const Blocks blocks(std::vector<int64_t>(size_, block));
+    const Blocks blocks = Blocks::even(size_, block);
     exchange_pairwise(static_cast<const char*>(send), blocks, static_cast<char*>(receive), blocks,
                       element_size);
     return;

@@ -9,18 +9,9 @@
 #include <vector>
 
 #include "archon/base/trace.hpp"
+#include "blocks.hpp"
 
 namespace archon {
-
-/// Where each rank's block of a buffer is, in elements.
-struct Blocks {
-  std::vector<int64_t> counts;
-  std::vector<int64_t> offsets;
-
-  explicit Blocks(std::vector<int64_t> block_counts);
-  int64_t total() const { return offsets.back() + counts.back(); }
-  bool equal() const;
-};
 
 /// Moves bytes between the ranks of one MPI communicator: blocking, or started now and waited
 /// for later. Blocks that exceed MPI's int counts go pairwise in pieces.

@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace archon {
 namespace {
@@ -16,7 +19,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kPoll = std::chrono::milliseconds(100);
-// Ranks time out at slightly different moments; each gets to speak before the first one exits.
 constexpr auto kGraceBeforeExit = std::chrono::milliseconds(800);
 constexpr int kExitFailed = 3;
 
@@ -71,6 +73,27 @@ std::atomic<bool> asked_to_end{false};
 static_assert(std::atomic<bool>::is_always_lock_free);
 extern "C" void on_sigterm(int) { asked_to_end = true; }
 
+// Never destroyed: groups of static life may unwatch after everything else.
+struct WatchedGroups {
+  std::mutex mutex;
+  std::vector<Watched*> groups;
+};
+WatchedGroups& watched_groups() {
+  static auto* const watched = new WatchedGroups;
+  return *watched;
+}
+
+/// The first fault of what is watched; "" when there is none.
+std::string watched_fault(std::chrono::duration<double> timeout) {
+  WatchedGroups& watched = watched_groups();
+  const std::lock_guard lock(watched.mutex);
+  for (Watched* const group : watched.groups) {
+    group->attend();
+    if (std::string fault = group->fault(timeout); !fault.empty()) return fault;
+  }
+  return "";
+}
+
 std::atomic<bool> end_is_orderly{false};
 std::atomic<bool> end_was_told{false};
 
@@ -86,6 +109,20 @@ struct Watchdog::Thread {
   std::thread thread;
   struct sigaction before = {};
 
+  /// Ranks time out at slightly different moments; each gets to speak, and to ask this one, before
+  /// the first exits.
+  [[noreturn]] static void end_process() {
+    WatchedGroups& watched = watched_groups();
+    const auto end = Clock::now() + kGraceBeforeExit;
+    const std::lock_guard lock(watched.mutex);
+    while (Clock::now() < end) {
+      for (Watched* const group : watched.groups) group->attend();
+      std::this_thread::sleep_for(kPoll / 5);
+    }
+    for (Watched* const group : watched.groups) group->end();
+    std::_Exit(kExitFailed);
+  }
+
   void run(std::chrono::duration<double> timeout) {
     while (!stop.load()) {
       std::this_thread::sleep_for(kPoll);
@@ -96,13 +133,16 @@ struct Watchdog::Thread {
           std::raise(SIGTERM);
         }
       }
+      if (const std::string fault = watched_fault(timeout); !fault.empty()) {
+        say("error: " + fault);
+        end_process();
+      }
       const bool late = timeout.count() > 0 && standing.inside.load() &&
                         seconds_since(standing.since.load()) > timeout.count();
       if (!late) continue;
       say(fmt::format("error: a collective waited longer than --collective-timeout {} s",
                       timeout.count()));
-      std::this_thread::sleep_for(kGraceBeforeExit);
-      std::_Exit(kExitFailed);
+      end_process();
     }
   }
 };
@@ -121,6 +161,16 @@ Watchdog::~Watchdog() {
   thread_->stop = true;
   thread_->thread.join();
   sigaction(SIGTERM, &thread_->before, nullptr);
+}
+
+void watch(Watched& watched) {
+  const std::lock_guard lock(watched_groups().mutex);
+  watched_groups().groups.push_back(&watched);
+}
+
+void unwatch(Watched& watched) {
+  const std::lock_guard lock(watched_groups().mutex);
+  std::erase(watched_groups().groups, &watched);
 }
 
 void Watchdog::begin_work(int rank) {

@@ -92,6 +92,13 @@ Mesh::Mesh(MeshShape shape, MPI_Comm world)
       model_parallel_(cart_sub(world_.mpi(), {0, 1, 1}, "model_parallel")),
       shard_group_(cart_sub(world_.mpi(), {1, 1, 0}, "shard_group")) {}
 
+void Mesh::use_gpu(GpuRuntime& runtime) {
+  world_.use_gpu(runtime);
+  // One of these groups has the same size on every rank.
+  for (Communicator* group : {&dp_, &cp_, &tp_, &model_parallel_, &shard_group_})
+    if (group->size() > 1) group->use_gpu_of(world_);
+}
+
 std::array<AxisTraffic, 6> Mesh::traffic() const {
   return {{{"world", world_.traffic()},
            {"dp", dp_.traffic()},

@@ -25,6 +25,7 @@ using archon::Communicator;
 using archon::ReduceOp;
 using archon::RuntimeFailure;
 using archon::Work;
+using archon::test::device;
 using archon::test::world_group;
 using Rows = std::vector<int64_t>;
 
@@ -42,7 +43,7 @@ const std::vector<Rows> kShapes = {{}, {0}, {7}, {2, 3}, {8192}, {5003}};
 at::Tensor numbers(int rank, Rows shape, at::ScalarType dtype) {
   int64_t count = 1;
   for (const int64_t extent : shape) count *= extent;
-  return at::arange(count, at::kLong).mul(3).add(7 * rank).remainder(5).view(shape).to(dtype);
+  return at::arange(count, at::kLong).mul(3).add(7 * rank).remainder(5).view(shape).to(dtype).to(device());
 }
 
 std::vector<at::Tensor> all_numbers(int size, const Rows& shape, at::ScalarType dtype) {
@@ -64,9 +65,11 @@ at::Tensor reduced(const std::vector<at::Tensor>& inputs, ReduceOp op) {
   return {};
 }
 
+at::TensorOptions of(at::ScalarType dtype) { return at::dtype(dtype).device(device()); }
+
 bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   return a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type() &&
-         std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
+         std::memcmp(a.cpu().const_data_ptr(), b.cpu().const_data_ptr(), a.nbytes()) == 0;
 }
 
 void check_same(const at::Tensor& got, const at::Tensor& want) {
@@ -119,7 +122,7 @@ void check_reduce_scatter(const Communicator& comm, at::ScalarType dtype, const 
   }
   const int64_t mine = rows.empty() ? 3 : rows[comm.rank()];
   const auto inputs = all_numbers(comm.size(), {total, 4}, dtype);
-  const at::Tensor got = at::empty({mine, 4}, dtype);
+  const at::Tensor got = at::empty({mine, 4}, of(dtype));
   if (async)
     comm.reduce_scatter_async(got, inputs[comm.rank()], rows).wait();
   else
@@ -183,7 +186,7 @@ void check_every_collective(const Communicator& comm, at::ScalarType dtype, bool
 
 }  // namespace
 
-BOOST_AUTO_TEST_SUITE(communicator)
+BOOST_FIXTURE_TEST_SUITE(communicator, archon::test::BackendRules)
 
 BOOST_AUTO_TEST_CASE(knows_its_group) {
   const Communicator comm = world_group();
@@ -221,9 +224,9 @@ BOOST_AUTO_TEST_CASE(many_operations_may_be_under_way) {
   const int size = comm.size(), rank = comm.rank();
   at::Tensor small = numbers(rank, {5}, at::kFloat), large = numbers(rank, {6001}, at::kFloat);
   at::Tensor from_last = numbers(rank, {9}, at::kLong);
-  const at::Tensor gathered = at::empty({2 * size, 3}, at::kInt);
-  const at::Tensor scattered = at::empty({4}, at::kDouble);
-  const at::Tensor exchanged = at::empty({size, 2}, at::kHalf);
+  const at::Tensor gathered = at::empty({2 * size, 3}, of(at::kInt));
+  const at::Tensor scattered = at::empty({4}, of(at::kDouble));
+  const at::Tensor exchanged = at::empty({size, 2}, of(at::kHalf));
   std::vector<Work> works;
   works.push_back(comm.all_reduce_async(large));
   works.push_back(comm.all_gather_async(gathered, numbers(rank, {2, 3}, at::kInt)));
@@ -231,7 +234,7 @@ BOOST_AUTO_TEST_CASE(many_operations_may_be_under_way) {
   works.push_back(comm.reduce_scatter_async(scattered, numbers(rank, {4 * size}, at::kDouble)));
   works.push_back(comm.barrier_async());
   works.push_back(
-      comm.all_to_all_async(exchanged, at::full({size, 2}, rank, at::dtype(at::kHalf))));
+      comm.all_to_all_async(exchanged, at::full({size, 2}, rank, of(at::kHalf))));
   works.push_back(comm.broadcast_async(from_last, size - 1));
   for (Work& work : works) {
     BOOST_TEST(work.pending() == (size > 1));
@@ -251,7 +254,7 @@ BOOST_AUTO_TEST_CASE(many_operations_may_be_under_way) {
 
 BOOST_AUTO_TEST_CASE(a_dropped_or_replaced_work_is_waited_for) {
   const Communicator comm = world_group();
-  at::Tensor first = at::ones({3}), second = at::ones({3}), third = at::ones({3});
+  at::Tensor first = at::ones({3}, of(at::kFloat)), second = first.clone(), third = first.clone();
   {
     Work work = comm.all_reduce_async(first);
     work = comm.all_reduce_async(second);
@@ -267,13 +270,13 @@ BOOST_AUTO_TEST_CASE(a_dropped_or_replaced_work_is_waited_for) {
 
 BOOST_AUTO_TEST_CASE(an_asynchronous_input_may_go_out_of_scope) {
   const Communicator comm = world_group();
-  const at::Tensor gathered = at::empty({1000 * comm.size()});
+  const at::Tensor gathered = at::empty({1000 * comm.size()}, of(at::kFloat));
   Work work;
   {
-    const at::Tensor input = at::full({1000}, comm.rank(), at::dtype(at::kFloat));
+    const at::Tensor input = at::full({1000}, comm.rank(), of(at::kFloat));
     work = comm.all_gather_async(gathered, input);
   }
-  const at::Tensor reuse = at::full({1000}, -1.0);  // would get the freed memory
+  const at::Tensor reuse = at::full({1000}, -1.0, of(at::kFloat));  // would get the freed memory
   work.wait();
   for (int rank = 0; rank < comm.size(); ++rank)
     BOOST_TEST(gathered.narrow(0, 1000 * rank, 1000).eq(rank).all().item<bool>());
@@ -285,12 +288,12 @@ BOOST_AUTO_TEST_CASE(half_precision_sums_round_once) {
   for (const auto& [dtype, large] : {std::pair{at::kBFloat16, 256.0}, {at::kHalf, 2048.0}})
     for (const int64_t count : {5, 5003}) {
       const double mine = comm.rank() == 0 ? large : 1.0;
-      const at::Tensor want = at::full({count}, large + comm.size() - 1).to(dtype);
-      at::Tensor reduced = at::full({count}, mine, at::dtype(dtype));
+      const at::Tensor want = at::full({count}, large + comm.size() - 1).to(of(dtype));
+      at::Tensor reduced = at::full({count}, mine, of(dtype));
       comm.all_reduce(reduced);
       check_same(reduced, want);
-      const at::Tensor scattered = at::empty({count}, dtype);
-      comm.reduce_scatter(scattered, at::full({count * comm.size()}, mine, at::dtype(dtype)));
+      const at::Tensor scattered = at::empty({count}, of(dtype));
+      comm.reduce_scatter(scattered, at::full({count * comm.size()}, mine, of(dtype)));
       check_same(scattered, want);
       if (comm.size() > 2) BOOST_TEST(want[0].item<double>() > large);
     }
@@ -301,10 +304,10 @@ BOOST_AUTO_TEST_CASE(the_same_bits_everywhere_and_every_time) {
   for (const int64_t count : {11, 5003}) {
     // Numbers of very different size: any other order of summation gives other bits.
     const at::Tensor mine =
-        at::arange(count).add(1 + 37 * comm.rank()).to(at::kFloat).sin().mul(1e4).exp2().fmod(1e3);
+        at::arange(count).add(1 + 37 * comm.rank()).to(at::kFloat).sin().mul(1e4).exp2().fmod(1e3).to(device());
     at::Tensor first = mine.clone();
     comm.all_reduce(first);
-    const at::Tensor everyone = at::empty({comm.size(), count});
+    const at::Tensor everyone = at::empty({comm.size(), count}, of(at::kFloat));
     comm.all_gather(everyone, first.view({1, count}));
     for (int rank = 0; rank < comm.size(); ++rank) check_same(everyone[rank].clone(), first);
     for (int repeat = 0; repeat < 5; ++repeat) {

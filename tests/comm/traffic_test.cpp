@@ -28,7 +28,7 @@ void check_sent(const Communicator& comm, const Traffic& want,
 
 }  // namespace
 
-BOOST_AUTO_TEST_SUITE(traffic)
+BOOST_FIXTURE_TEST_SUITE(traffic, archon::test::BackendRules)
 
 BOOST_AUTO_TEST_CASE(even_blocks) {
   const Communicator comm = world_group();

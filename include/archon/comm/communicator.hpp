@@ -8,13 +8,16 @@
 #include <vector>
 
 #include "archon/comm/mpi.hpp"
+#include "archon/comm/reduce_op.hpp"
 #include "archon/comm/work.hpp"
 
 namespace archon {
 
-class Transfer;
-
-enum class ReduceOp { sum, max, min };
+class Backend;
+class GpuBackend;
+class GpuRuntime;
+class MpiBackend;
+struct Operation;
 
 /// What one rank sent. A message is one block sent from this rank to one other rank; blocks that
 /// stay on the rank are not counted. This is what the algorithm needs, not what MPI does inside.
@@ -39,27 +42,40 @@ struct Traffic {
   friend bool operator==(const Traffic&, const Traffic&) = default;
 };
 
-/// A group of ranks that exchange host tensors over MPI.
+/// A group of ranks that exchange tensors: host tensors over MPI, and those of a GPU over NCCL once
+/// `use_gpu` was called.
 ///
-/// All tensors are contiguous CPU tensors; types float32, float64, bfloat16, float16, the
-/// integers and bool (copied, not reduced). Blocks are counted along dim 0. Sums of bfloat16 and
-/// float16 accumulate in float32 and round once; every reduction adds in rank order, so its bits
-/// depend on the inputs and the group alone and are the same on every rank. A group of one rank
-/// communicates nothing. Counts above 2^31-1 elements are split.
+/// All tensors are contiguous; types float32, float64, bfloat16, float16, the integers and bool
+/// (copied, not reduced). Blocks are counted along dim 0. Sums of bfloat16 and float16 accumulate
+/// in float32 and round once. A reduction's bits depend on the inputs and the group alone and are
+/// the same on every rank: over MPI every one adds in rank order, over NCCL in the order of its
+/// rings and trees. A group of one rank communicates nothing. Counts above 2^31-1 elements are
+/// split.
 ///
 /// Every call is collective over the group. The `_async` forms return a Work; the tensors must
 /// not be touched until it was waited for, and all ranks must wait for their Works in the order
-/// in which they started them.
+/// in which they started them. On a GPU "waited for" and "returns" concern the stream that
+/// computes: the host goes on.
 class Communicator {
  public:
   /// Takes over `comm`; `name` is the axis in messages ("dp", "tp", ...).
   Communicator(MpiComm comm, std::string name);
+  Communicator(Communicator&&) noexcept;
+  Communicator& operator=(Communicator&&) noexcept;
+  ~Communicator();
 
   /// A group of this process alone; needs no MPI.
   static Communicator self();
   /// Rank `rank` of a group of `size` that exists on paper: it tells its shape, for planning, and
   /// cannot communicate.
   static Communicator shape_only(int rank, int size, std::string name);
+
+  /// From here on tensors that `runtime` owns are exchanged too. Collective over the group; a group
+  /// of one rank does nothing. `runtime` must outlive the group.
+  void use_gpu(GpuRuntime& runtime);
+  /// As use_gpu, with the NCCL communicator split off that of `whole`, which shares its resources.
+  /// Collective over `whole`, of which every rank is in one such group.
+  void use_gpu_of(const Communicator& whole);
 
   int rank() const { return rank_; }
   int size() const { return size_; }
@@ -116,7 +132,7 @@ class Communicator {
   std::string broadcast(const std::string& text, int root) const;
 
   /// Largest count that goes into one MPI call; larger ones are split. Tests lower it.
-  void set_max_count(int64_t elements) { max_count_ = elements; }
+  void set_max_count(int64_t elements);
 
  private:
   Work all_reduce_impl(at::Tensor tensor, ReduceOp op, bool async) const;
@@ -128,9 +144,10 @@ class Communicator {
                        std::vector<int64_t> input_rows, bool async) const;
   Work broadcast_impl(at::Tensor tensor, int root, bool async) const;
   Work barrier_impl(bool async) const;
-  template <class Start, class Finish>
-  Work launch(const char* operation, const Traffic& sent, Transfer& transfer, bool async,
-              Start start, Finish finish) const;
+  Operation begin(const char* name, const Traffic& sent, bool async) const;
+  /// What moves `tensor`; throws where nothing does.
+  Backend& backend_of(const at::Tensor& tensor, const char* operation) const;
+  void make_gpu_backend(GpuRuntime& runtime, void* comm);
   /// n-1 messages with so many bytes in all.
   Traffic to_others(int64_t bytes) const { return {bytes, size_ - 1}; }
 
@@ -138,7 +155,8 @@ class Communicator {
   const char* name_;  // interned: the watchdog may read it after the Communicator is gone
   int rank_ = 0;
   int size_ = 1;
-  int64_t max_count_ = INT32_MAX;
+  std::unique_ptr<MpiBackend> host_;  // null in a group of one
+  std::unique_ptr<GpuBackend> gpu_;   // null until use_gpu
   mutable int64_t started_ = 0;
   mutable Traffic sent_;
 };

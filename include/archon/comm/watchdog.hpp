@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 namespace archon {
 
@@ -26,6 +27,23 @@ class Watchdog {
   struct Thread;
   std::unique_ptr<Thread> thread_;
 };
+
+/// Collectives that go on without the main thread, which the watchdog looks after: its thread calls
+/// these about ten times a second.
+class Watched {
+ public:
+  virtual ~Watched() = default;
+  /// What is wrong, so that the process has to end; "" when nothing is. A time-out of zero means
+  /// none.
+  virtual std::string fault(std::chrono::duration<double> timeout) = 0;
+  /// Answers other ranks that look for the reason of a fault.
+  virtual void attend() noexcept = 0;
+  /// The process ends: gives up what is under way.
+  virtual void end() noexcept = 0;
+};
+void watch(Watched& watched);
+/// Afterwards the watchdog does not touch `watched`.
+void unwatch(Watched& watched);
 
 /// Lets the main thread end the process after SIGTERM, for its lifetime: the watchdog says where
 /// this rank stands, and leaves it at that.

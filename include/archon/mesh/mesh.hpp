@@ -40,6 +40,9 @@ class Mesh {
   /// The place of `rank` in a mesh on paper, for planning: its communicators cannot communicate.
   static Mesh shape_only(MeshShape shape, int rank);
 
+  /// From here on the groups exchange tensors of `runtime`'s GPU too. Collective.
+  void use_gpu(GpuRuntime& runtime);
+
   const MeshShape& shape() const { return shape_; }
   int dp_rank() const { return dp_.rank(); }
   int cp_rank() const { return cp_.rank(); }

@@ -1,0 +1,7 @@
+#pragma once
+
+namespace archon {
+
+enum class ReduceOp { sum, max, min };
+
+}  // namespace archon
