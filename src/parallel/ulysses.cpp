@@ -10,6 +10,8 @@
 #include <cstring>
 
 #include "archon/base/error.hpp"
+#include "archon/base/host_device.hpp"
+#include "ulysses_kernels.hpp"
 
 namespace archon {
 namespace {
@@ -39,18 +41,22 @@ std::array<Run, 3> runs_of_rank(const UlyssesHeads& layout, int rank, int64_t he
 class RankBlocks {
  public:
   RankBlocks(const at::Tensor& travelling, const at::Tensor& own, int rank)
-      : travelling_(static_cast<char*>(travelling.data_ptr())),
-        own_(static_cast<char*>(own.data_ptr())),
-        bytes_(travelling.nbytes() / travelling.size(0)),
-        rank_(rank) {}
-  char* operator[](int64_t rank) const {
-    return (rank == rank_ ? own_ : travelling_) + rank * bytes_;
+      : travelling(travelling),
+        own(own),
+        rank(rank),
+        travelling_data_(static_cast<char*>(travelling.data_ptr())),
+        own_data_(static_cast<char*>(own.data_ptr())),
+        bytes_(travelling.nbytes() / travelling.size(0)) {}
+  char* operator[](int64_t block) const {
+    return (block == rank ? own_data_ : travelling_data_) + block * bytes_;
   }
 
+  const at::Tensor travelling, own;
+  const int rank;
+
  private:
-  char *travelling_, *own_;
+  char *travelling_data_, *own_data_;
   int64_t bytes_;
-  int rank_;
 };
 
 /// Packs blocks of `shape` [cp, ...], with `pack(blocks)`, and exchanges them.
@@ -75,6 +81,9 @@ at::Tensor exchange_and_unpack(const at::Tensor& send, const Communicator& cp,
 
 /// [tokens, heads + 2·kv_heads, d] to blocks [tokens, block, d].
 void pack_heads(const at::Tensor& qkv, const UlyssesHeads& layout, const RankBlocks& blocks) {
+  if constexpr (kCudaBuild)
+    if (qkv.is_cuda())
+      return ulysses::pack_heads(qkv, layout, blocks.travelling, blocks.own, blocks.rank);
   const int64_t tokens = qkv.size(0), d = qkv.size(2), block = layout.block() * d;
   const int64_t size = qkv.element_size(), whole = qkv.size(1) * d;
   const auto* from = static_cast<const char*>(qkv.const_data_ptr());
@@ -93,8 +102,8 @@ void pack_heads(const at::Tensor& qkv, const UlyssesHeads& layout, const RankBlo
 template <class T>
 void unpack_tokens(T* qkv, const RankBlocks& blocks, const UlyssesHeads& layout, int64_t d,
                    int64_t begin, int64_t end) {
-  const int64_t block = layout.block() * d, whole = (layout.heads + 2 * layout.kv_heads) * d;
-  const int copies = layout.kv_heads >= layout.cp ? 1 : layout.cp / layout.kv_heads;
+  const int64_t block = layout.block() * d, whole = layout.whole() * d;
+  const int copies = layout.copies();
   const auto source = [&](int rank, int64_t t, const Run& run) {
     return reinterpret_cast<const T*>(blocks[rank]) + t * block + run.block;
   };
@@ -119,7 +128,12 @@ void unpack_tokens(T* qkv, const RankBlocks& blocks, const UlyssesHeads& layout,
 
 at::Tensor unpack_heads(const RankBlocks& blocks, const UlyssesHeads& layout, int64_t tokens,
                         int64_t d, const at::TensorOptions& options) {
-  at::Tensor qkv = at::empty({tokens, layout.heads + 2 * layout.kv_heads, d}, options);
+  at::Tensor qkv = at::empty({tokens, layout.whole(), d}, options);
+  if constexpr (kCudaBuild)
+    if (qkv.is_cuda()) {
+      ulysses::unpack_heads(qkv, layout, blocks.travelling, blocks.own, blocks.rank);
+      return qkv;
+    }
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, qkv.scalar_type(), "unpack_heads", [&] {
     at::parallel_for(0, tokens, kGrainRows, [&](int64_t begin, int64_t end) {
       unpack_tokens(qkv.data_ptr<scalar_t>(), blocks, layout, d, begin, end);
@@ -131,7 +145,8 @@ at::Tensor unpack_heads(const RankBlocks& blocks, const UlyssesHeads& layout, in
 /// Calls copy(block, row, bytes) for the parts of all tokens: `block` where a token's part lies in
 /// a rank's block [tokens, n], `row` where it lies in x [tokens, cp·n].
 template <class Copy>
-void for_parts(const RankBlocks& blocks, const at::Tensor& x, int cp, const Copy& copy) {
+void for_parts(const RankBlocks& blocks, const at::Tensor& x, const Copy& copy) {
+  const int64_t cp = blocks.own.size(0);
   const int64_t bytes = x.stride(0) * x.element_size() / cp;
   auto* rows = static_cast<char*>(x.data_ptr());
   at::parallel_for(0, x.size(0), kGrainRows, [&](int64_t begin, int64_t end) {
@@ -139,6 +154,23 @@ void for_parts(const RankBlocks& blocks, const at::Tensor& x, int cp, const Copy
       for (int64_t rank = 0; rank < cp; ++rank)
         copy(blocks[rank] + t * bytes, rows + (t * cp + rank) * bytes, bytes);
   });
+}
+
+/// Rows [tokens, cp·n] to blocks [cp, tokens, n].
+void pack_rows(const at::Tensor& rows, const RankBlocks& blocks) {
+  if constexpr (kCudaBuild)
+    if (rows.is_cuda())
+      return ulysses::pack_rows(rows, blocks.travelling, blocks.own, blocks.rank);
+  for_parts(blocks, rows,
+            [](char* block, char* row, int64_t bytes) { std::memcpy(block, row, bytes); });
+}
+
+void unpack_rows(const at::Tensor& rows, const RankBlocks& blocks) {
+  if constexpr (kCudaBuild)
+    if (rows.is_cuda())
+      return ulysses::unpack_rows(rows, blocks.travelling, blocks.own, blocks.rank);
+  for_parts(blocks, rows,
+            [](char* block, char* row, int64_t bytes) { std::memcpy(row, block, bytes); });
 }
 
 struct ScatterHeads : torch::autograd::Function<ScatterHeads> {
@@ -176,8 +208,7 @@ struct GatherHeads : torch::autograd::Function<GatherHeads> {
     const at::Tensor send = out.contiguous().view({cp->size(), tokens, heads, d});
     return exchange_and_unpack(send, *cp, [&](const RankBlocks& blocks) {
       const at::Tensor x = at::empty({tokens, cp->size() * heads, d}, out.options());
-      for_parts(blocks, x, cp->size(),
-                [](char* block, char* row, int64_t bytes) { std::memcpy(row, block, bytes); });
+      unpack_rows(x, blocks);
       return x;
     });
   }
@@ -187,10 +218,8 @@ struct GatherHeads : torch::autograd::Function<GatherHeads> {
     const at::Tensor grad = grads[0].contiguous();
     const int64_t tokens = grad.size(0), heads = grad.size(1) / cp->size(), d = grad.size(2);
     const at::Tensor received = pack_and_exchange(
-        {cp->size(), tokens, heads, d}, grad.options(), *cp, [&](const RankBlocks& blocks) {
-          for_parts(blocks, grad, cp->size(),
-                    [](char* block, char* row, int64_t bytes) { std::memcpy(block, row, bytes); });
-        });
+        {cp->size(), tokens, heads, d}, grad.options(), *cp,
+        [&](const RankBlocks& blocks) { pack_rows(grad, blocks); });
     return {received.view({cp->size() * tokens, heads, d}), at::Tensor()};
   }
 };

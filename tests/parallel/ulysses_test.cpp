@@ -1,14 +1,16 @@
 // The all-to-alls of Ulysses against plain slicing of the whole stream.
 #include "archon/parallel/ulysses.hpp"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/zeros_like.h>
 
 #include "support/tensors.hpp"
+#include "support/ulysses_cases.hpp"
 #include "support/world.hpp"
 
 using archon::Communicator;
 using archon::UlyssesHeads;
+using archon::test::heads_of_rank;
+using archon::test::layouts;
 using archon::test::leaf;
 using archon::test::noise;
 using archon::test::world_group;
@@ -16,35 +18,6 @@ using archon::test::world_group;
 namespace {
 
 constexpr int64_t kDim = 3;
-
-/// All (heads, kv_heads) up to 12 that the head rules allow for cp ranks.
-std::vector<UlyssesHeads> layouts(int cp) {
-  std::vector<UlyssesHeads> all;
-  for (int64_t heads = 1; heads <= 12; ++heads)
-    for (int64_t kv = 1; kv <= heads; ++kv) {
-      if (heads % kv != 0 || heads % cp != 0) continue;
-      const bool repeats = cp % kv == 0 && (heads / kv) % (cp / kv) == 0;
-      if (kv % cp == 0 || repeats) all.push_back({heads, kv, cp});
-    }
-  return all;
-}
-
-/// The kv head that query head `head` of the whole layer uses.
-int64_t kv_of(const UlyssesHeads& layout, int64_t head) {
-  return head / (layout.heads / layout.kv_heads);
-}
-
-/// What rank `rank` must hold inside attention, out of the whole stream [T, heads + 2 kv, d]: its
-/// query heads, and the key/value heads that those use.
-at::Tensor heads_of_rank(const at::Tensor& whole, const UlyssesHeads& layout, int rank) {
-  const int64_t first = rank * layout.heads / layout.cp,
-                last = (rank + 1) * layout.heads / layout.cp - 1;
-  const int64_t first_kv = kv_of(layout, first), kv = kv_of(layout, last) - first_kv + 1;
-  return at::cat(
-      {whole.narrow(1, first, last - first + 1), whole.narrow(1, layout.heads + first_kv, kv),
-       whole.narrow(1, layout.heads + layout.kv_heads + first_kv, kv)},
-      1);
-}
 
 at::Tensor slice_of(const at::Tensor& whole, const Communicator& cp) {
   const int64_t tokens = whole.size(0) / cp.size();
