@@ -131,7 +131,7 @@ MUTATIONS = [
     ),
     Mutation(
         "reduce-scatter forgets the last rank",
-        "src/comm/communicator.cpp",
+        "src/comm/mpi_backend.cpp",
         "reduce_blocks(output.view({-1}), parts, ReduceOp::sum);",
         "reduce_blocks(output.view({-1}), parts.narrow(0, 0, parts.size(0) - 1), ReduceOp::sum);",
         ("sharding.2", "golden.2"),
@@ -335,7 +335,7 @@ MUTATIONS = [
     ),
     Mutation(
         "cp ranks take the wrong key/value head",
-        "include/archon/parallel/ulysses.hpp",
+        "include/archon/parallel/ulysses_heads.hpp",
         "return rank * kv_heads / cp;",
         "return rank % kv_heads;",
         ("parallel.4", "edge_batches.4", "golden.4"),
@@ -622,5 +622,65 @@ MUTATIONS = [
         "});\n    preparation_.run(feed_.path(position_.file), "
         "preparation_.lacking(feed_.path(position_.file)), beside, position.began);",
         ("rollouts.1",),
+    ),
+    Mutation(
+        "a collective that does not wait for what was computed",
+        "src/comm/gpu_backend.cpp",
+        "runtime_.wait(stream_, runtime_.record(runtime_.current_stream()));",
+        "",
+        ("communicator_nccl.2",),
+    ),
+    Mutation(
+        "a tensor whose memory the stream does not keep",
+        "src/comm/gpu_backend.cpp",
+        "return launch(operation, {output, input, parts}, [&] {",
+        "return launch(operation, {output, input}, [&] {",
+        ("communicator_nccl.2",),
+    ),
+    Mutation(
+        "a result that nobody waits for",
+        "src/comm/gpu_backend.cpp",
+        "Work work([&runtime = runtime_, done] { runtime.wait(runtime.current_stream(), done); });",
+        "Work work([] {});",
+        ("communicator_nccl.2",),
+    ),
+    Mutation(
+        "a copy put on the stream before NCCL's calls",
+        "src/comm/gpu_backend.cpp",
+        "  runtime_.group_end();\n  settle(\"ncclGroupEnd\");\n}",
+        "  runtime_.group_end();\n}",
+        ("communicator_nccl.2",),
+    ),
+    Mutation(
+        "sends outside a group",
+        "src/comm/gpu_backend.cpp",
+        "  const auto element = static_cast<int64_t>(input.element_size());\n"
+        "  runtime_.group_start();\n  for (int peer = 0; peer < size_; ++peer) {\n"
+        "    if (peer == rank_) continue;\n    if (input_blocks",
+        "  const auto element = static_cast<int64_t>(input.element_size());\n"
+        "  for (int peer = 0; peer < size_; ++peer) {\n"
+        "    if (peer == rank_) continue;\n    if (input_blocks",
+        ("communicator_nccl.2",),
+    ),
+    Mutation(
+        "bfloat16 added up by NCCL",
+        "src/comm/gpu_backend.cpp",
+        "{ return c10::isReducedFloatingType(tensor.scalar_type()); }",
+        "{ return tensor.dim() < 0; }",
+        ("communicator_nccl.3",),
+    ),
+    Mutation(
+        "a GPU's time-out that is not looked at",
+        "src/comm/gpu_backend.cpp",
+        "if (std::chrono::steady_clock::now() - oldest.since <= timeout) return \"\";",
+        "if (timeout.count() > 0) return \"\";",
+        ("communicator_nccl.1",),
+    ),
+    Mutation(
+        "key heads of a block in the wrong place on a GPU",
+        "include/archon/parallel/ulysses_heads.hpp",
+        "first_kv_head(rank) + (slot - q) % kv",
+        "first_kv_head(rank) + (slot - q) / 2 % kv",
+        ("ulysses_layout.1",),
     ),
 ]
