@@ -29,8 +29,11 @@ target_compile_options(archon_settings INTERFACE
 if(ARCHON_CUDA)
   # Data centre GPUs of three generations: A100, H100, B200.
   set(CMAKE_CUDA_ARCHITECTURES 80;90;100 CACHE STRING "Compute capabilities of the CUDA kernels")
-  set(CMAKE_CUDA_STANDARD 20)
   enable_language(CUDA)
+  # CMake 3.25.1 does not know that CUDA 13 has C++20.
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  endif()
   target_compile_definitions(archon_settings INTERFACE ARCHON_CUDA)
   target_compile_options(archon_settings INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall>)
 endif()

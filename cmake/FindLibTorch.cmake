@@ -45,9 +45,8 @@ if("CUDA" IN_LIST LibTorch_FIND_COMPONENTS)
   find_path(LibTorch_CUDART_INCLUDE_DIR cuda_runtime_api.h
     HINTS ${CUDAToolkit_ROOT} ENV CUDA_HOME PATHS /usr/local/cuda
       ${LibTorch_ROOT_DIR}/../nvidia/cu13 PATH_SUFFIXES include)
-  find_library(LibTorch_CUDART_LIBRARY NAMES cudart libcudart.so.13
-    HINTS ${CUDAToolkit_ROOT} ENV CUDA_HOME PATHS /usr/local/cuda
-      ${LibTorch_ROOT_DIR}/../nvidia/cu13 PATH_SUFFIXES lib64 lib)
+  find_library(LibTorch_CUDART_LIBRARY NAMES cudart libcudart.so.13 NAMES_PER_DIR
+    HINTS ${LibTorch_CUDART_INCLUDE_DIR}/.. PATH_SUFFIXES lib64 lib)
   if(LibTorch_CUDA_LIBRARY AND LibTorch_C10_CUDA_LIBRARY AND LibTorch_CUDART_INCLUDE_DIR
       AND LibTorch_CUDART_LIBRARY)
     set(LibTorch_CUDA_FOUND TRUE)

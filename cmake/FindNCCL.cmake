@@ -5,8 +5,9 @@
 set(_wheel ${LibTorch_ROOT_DIR}/../nvidia/nccl)
 find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${NCCL_ROOT} ${_wheel} ENV NCCL_ROOT ENV CUDA_HOME
   PATHS /usr/local/cuda PATH_SUFFIXES include)
-find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${NCCL_ROOT} ${_wheel} ENV NCCL_ROOT
-  ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES lib64 lib)
+# The library that the header belongs to. The wheel has no libnccl.so.
+find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 NAMES_PER_DIR
+  HINTS ${NCCL_INCLUDE_DIR}/.. PATH_SUFFIXES lib64 lib)
 
 if(NCCL_INCLUDE_DIR)
   file(STRINGS ${NCCL_INCLUDE_DIR}/nccl.h _lines REGEX "#define NCCL_(MAJOR|MINOR|PATCH) [0-9]+")
