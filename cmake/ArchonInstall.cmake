@@ -11,6 +11,8 @@ if(NOT libtorch_in_source)
   set(site_libtorch ${LibTorch_ROOT_DIR})
   set(on_demand EXCLUDE_FROM_ALL)  # cmake --install BUILD --component libtorch
 endif()
+archon_install_folders(${ARCHON_INSTALL_LIBTORCHDIR}/lib ${ARCHON_INSTALL_LIBTORCHDIR}/include
+  RULE COMPONENT libtorch ${on_demand})
 # In one folder they find each other. libtorch_cpu of the PyPI wheel needs two libraries of CUDA.
 file(GLOB libtorch_libraries
   ${LibTorch_ROOT_DIR}/lib/libtorch_cpu.so ${LibTorch_ROOT_DIR}/lib/libc10.so
