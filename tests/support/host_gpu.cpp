@@ -1,9 +1,12 @@
 #include "support/host_gpu.hpp"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/minimum.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -19,6 +22,16 @@ constexpr auto kPause = std::chrono::milliseconds(1);
 constexpr int kLooksInProgress = 2;
 // Of the communicators that one rank made the ids of; each id has room for its splits.
 constexpr int kFirstTag = 100, kTagsPerRank = 1'000'000, kTagsPerId = 400, kTagsPerSplit = 20;
+
+/// Rounds at every hop, as NCCL does.
+at::Tensor reduce_in_turn(const std::vector<at::Tensor>& parts, ReduceOp op) {
+  at::Tensor result = parts[0].clone();
+  for (std::size_t i = 1; i < parts.size(); ++i)
+    result = op == ReduceOp::sum   ? result + parts[i]
+             : op == ReduceOp::max ? at::maximum(result, parts[i])
+                                   : at::minimum(result, parts[i]);
+  return result;
+}
 
 }  // namespace
 
@@ -439,11 +452,7 @@ void HostGpu::perform_collective(Group& group, const Call& call) {
     parts.push_back(at::from_blob(
         message.bytes.data(), {call.bytes / static_cast<int64_t>(c10::elementSize(call.type))},
         call.type));
-  const at::Tensor stacked = at::stack(parts);
-  const at::Tensor reduced = (call.op == ReduceOp::sum   ? stacked.sum(0)
-                              : call.op == ReduceOp::max ? stacked.amax(0)
-                                                         : stacked.amin(0))
-                                 .to(call.type);
+  const at::Tensor reduced = reduce_in_turn(parts, call.op);
   const auto* const result = static_cast<const char*>(reduced.const_data_ptr());
   if (call.kind == Call::kAllReduce) std::memcpy(output, result, call.bytes);
   if (call.kind == Call::kReduce && call.peer_or_root == group.rank)
