@@ -79,8 +79,8 @@ GpuBackend::~GpuBackend() {
 void GpuBackend::settle(const char* call) {
   while (runtime_.state(comm_) == GpuRuntime::CommState::in_progress)
     std::this_thread::sleep_for(kSettlePause);
-  ARCHON_ENSURE(runtime_.state(comm_) == GpuRuntime::CommState::ready, "{} failed over {}: {}", call,
-                axis_, runtime_.failure(comm_));
+  ARCHON_ENSURE(runtime_.state(comm_) == GpuRuntime::CommState::ready, "{} failed over {}: {}",
+                call, axis_, runtime_.failure(comm_));
 }
 
 template <class Body>
@@ -125,6 +125,15 @@ void GpuBackend::exchange(const at::Tensor& output, const Blocks& output_blocks,
   settle("ncclGroupEnd");
 }
 
+void GpuBackend::exchange_all(const at::Tensor& output, const Blocks& output_blocks,
+                              const at::Tensor& input, const Blocks& input_blocks) {
+  exchange(output, output_blocks, input, input_blocks);
+  runtime_.run_on(stream_, [=, rank = rank_] {
+    block_of(output, output_blocks, rank)
+        .copy_(block_of(input, input_blocks, rank), /*non_blocking=*/true);
+  });
+}
+
 void GpuBackend::gather(const at::Tensor& output, const Blocks& blocks, const at::Tensor& input) {
   if (blocks.equal()) {
     runtime_.all_gather(comm_, input.const_data_ptr(), output.data_ptr(),
@@ -132,21 +141,10 @@ void GpuBackend::gather(const at::Tensor& output, const Blocks& blocks, const at
     settle("ncclAllGather");
     return;
   }
-  const auto element = static_cast<int64_t>(input.element_size());
-  runtime_.group_start();
-  for (int peer = 0; peer < size_; ++peer) {
-    if (peer == rank_) continue;
-    if (blocks.counts[rank_] > 0)
-      runtime_.send(comm_, input.const_data_ptr(), blocks.counts[rank_] * element, peer, stream_);
-    if (blocks.counts[peer] > 0)
-      runtime_.receive(comm_, const_cast<char*>(at_block(output, blocks, peer)),
-                       blocks.counts[peer] * element, peer, stream_);
-  }
-  runtime_.group_end();
-  settle("ncclGroupEnd");
-  runtime_.run_on(stream_, [=, rank = rank_] {
-    block_of(output, blocks, rank).copy_(input.view({-1}), /*non_blocking=*/true);
-  });
+  // Every rank gets the same block: all of the input.
+  Blocks whole = Blocks::even(size_, input.numel());
+  std::fill(whole.offsets.begin(), whole.offsets.end(), 0);
+  exchange_all(output, blocks, input, whole);
 }
 
 Work GpuBackend::all_reduce_narrow(const Operation& operation, at::Tensor flat, ReduceOp op) {
@@ -162,11 +160,8 @@ Work GpuBackend::all_reduce_narrow(const Operation& operation, at::Tensor flat, 
   const at::Tensor parts = at::empty({size_, mine}, flat.options());
   const at::Tensor sum = at::empty({mine}, flat.options());
   return launch(operation, {flat, parts, sum}, [&] {
-    exchange(parts, Blocks::even(size_, mine), flat, blocks);
-    runtime_.run_on(stream_, [=, rank = rank_] {
-      parts.select(0, rank).copy_(block_of(flat, blocks, rank));
-      reduce_parts(sum, parts, op);
-    });
+    exchange_all(parts, Blocks::even(size_, mine), flat, blocks);
+    runtime_.run_on(stream_, [=] { reduce_parts(sum, parts, op); });
     gather(flat, blocks, sum);
   });
 }
@@ -189,11 +184,8 @@ Work GpuBackend::reduce_scatter(const Operation& operation, at::Tensor output, a
   if (narrow(input)) {
     const at::Tensor parts = at::empty({size_, mine}, input.options());
     return launch(operation, {output, input, parts}, [&] {
-      exchange(parts, Blocks::even(size_, mine), input, blocks);
-      runtime_.run_on(stream_, [=, rank = rank_] {
-        parts.select(0, rank).copy_(block_of(input, blocks, rank));
-        reduce_parts(output.view({-1}), parts, ReduceOp::sum);
-      });
+      exchange_all(parts, Blocks::even(size_, mine), input, blocks);
+      runtime_.run_on(stream_, [=] { reduce_parts(output.view({-1}), parts, ReduceOp::sum); });
     });
   }
   return launch(operation, {output, input}, [&] {
@@ -214,13 +206,8 @@ Work GpuBackend::reduce_scatter(const Operation& operation, at::Tensor output, a
 
 Work GpuBackend::all_to_all(const Operation& operation, at::Tensor output, Blocks output_blocks,
                             at::Tensor input, Blocks input_blocks, bool /*even*/) {
-  return launch(operation, {output, input}, [&] {
-    exchange(output, output_blocks, input, input_blocks);
-    runtime_.run_on(stream_, [=, rank = rank_] {
-      block_of(output, output_blocks, rank)
-          .copy_(block_of(input, input_blocks, rank), /*non_blocking=*/true);
-    });
-  });
+  return launch(operation, {output, input},
+                [&] { exchange_all(output, output_blocks, input, input_blocks); });
 }
 
 void GpuBackend::exchange_others(const Operation& operation, at::Tensor output, at::Tensor input) {
@@ -248,11 +235,10 @@ void GpuBackend::forget_done() {
 std::string GpuBackend::fault(std::chrono::duration<double> timeout) {
   const std::lock_guard lock(mutex_);
   if (runtime_.state(comm_) == GpuRuntime::CommState::failed) {
-    const auto what = under_way_.empty()
-                          ? fmt::format("NCCL failed over {}", axis_)
-                          : fmt::format("NCCL failed in {} over {} (number {})",
-                                        under_way_.front().operation.name, axis_,
-                                        under_way_.front().operation.number);
+    const auto what = under_way_.empty() ? fmt::format("NCCL failed over {}", axis_)
+                                         : fmt::format("NCCL failed in {} over {} (number {})",
+                                                       under_way_.front().operation.name, axis_,
+                                                       under_way_.front().operation.number);
     return fmt::format("{}: {}", what, runtime_.failure(comm_));
   }
   forget_done();

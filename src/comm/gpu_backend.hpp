@@ -58,6 +58,9 @@ class GpuBackend final : public Backend, public Watched {
   /// Blocks to and from every rank; this rank's own is left to the caller.
   void exchange(const at::Tensor& output, const Blocks& output_blocks, const at::Tensor& input,
                 const Blocks& input_blocks);
+  /// This rank's own block, too.
+  void exchange_all(const at::Tensor& output, const Blocks& output_blocks, const at::Tensor& input,
+                    const Blocks& input_blocks);
   void gather(const at::Tensor& output, const Blocks& blocks, const at::Tensor& input);
   Work all_reduce_narrow(const Operation& operation, at::Tensor flat, ReduceOp op);
   void forget_done();
