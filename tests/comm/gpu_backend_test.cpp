@@ -9,19 +9,17 @@
 #include "archon/comm/communicator.hpp"
 #include "archon/mesh/mesh.hpp"
 #include "support/process.hpp"
+#include "support/text.hpp"
 #include "support/world.hpp"
 
 using archon::Communicator;
 using archon::MpiComm;
+using archon::test::holds;
 using archon::test::host_gpu;
 using archon::test::HostGpu;
 using archon::test::world_group;
 
 namespace {
-
-bool holds(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 void check_fails(int ranks, const std::vector<std::string>& arguments,
                  const std::vector<std::string>& parts) {

@@ -3,16 +3,15 @@
 #include <boost/test/unit_test.hpp>
 
 #include "support/process.hpp"
+#include "support/text.hpp"
+
+using archon::test::holds;
 
 namespace {
 
 archon::test::ProcessResult run(const std::string& part) {
   return archon::test::run_process(
       {std::string(std::getenv("ARCHON_TEST_BINARY_DIR")) + "/tests/bin/watchdog_program", part});
-}
-
-bool holds(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace

@@ -2,7 +2,10 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include "support/text.hpp"
+
 using archon::axes_across_hosts;
+using archon::test::holds;
 
 namespace {
 
@@ -16,10 +19,6 @@ std::vector<int> round_robin(int hosts, int each) {
   std::vector<int> numbers;
   for (int rank = 0; rank < hosts * each; ++rank) numbers.push_back(rank % hosts);
   return numbers;
-}
-
-bool holds(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace
