@@ -4,6 +4,7 @@
 #include <ATen/ops/full.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <future>
 #include <span>
@@ -89,16 +90,41 @@ int64_t count_elements(const std::vector<OwnedPiece>& pieces) {
   return elements;
 }
 
-/// Every piece's elements, one behind the other.
-void copy_elements(const std::vector<OwnedPiece>& pieces, float* to) {
+bool in_host_memory(const std::vector<OwnedPiece>& pieces) {
+  return std::ranges::all_of(pieces, [](const OwnedPiece& p) { return p.elements.is_cpu(); });
+}
+
+/// The same pieces with memory of their own in one host tensor, which is touched now, so that the
+/// first save does not wait for its pages.
+std::vector<OwnedPiece> host_twins(const std::vector<OwnedPiece>& pieces) {
+  const bool pinned = !pieces.empty() && pieces.front().elements.is_cuda();
+  const at::Tensor memory =
+      at::full({count_elements(pieces)}, 0.0, at::TensorOptions(at::kFloat).pinned_memory(pinned));
+  std::vector<OwnedPiece> twins = pieces;
+  int64_t begin = 0;
+  for (OwnedPiece& twin : twins) {
+    const int64_t count = twin.elements.numel();
+    twin.elements = memory.narrow(0, begin, count);
+    begin += count;
+  }
+  return twins;
+}
+
+/// From pieces to their host twins.
+void copy_elements(const std::vector<OwnedPiece>& pieces, const std::vector<OwnedPiece>& twins) {
+  if (!in_host_memory(pieces)) {
+    for (std::size_t i = 0; i < pieces.size(); ++i) twins[i].elements.copy_(pieces[i].elements);
+    return;
+  }
   at::parallel_for(0, count_elements(pieces), kChecksumBlock, [&](int64_t begin, int64_t end) {
     int64_t at = 0;
-    for (const OwnedPiece& piece : pieces) {
-      const Range range = intersect(Range{begin, end}, Range{at, at + piece.elements.numel()});
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      const at::Tensor &from = pieces[i].elements, &to = twins[i].elements;
+      const Range range = intersect(Range{begin, end}, Range{at, at + from.numel()});
       if (range.size() > 0)
-        std::copy_n(piece.elements.const_data_ptr<float>() + (range.begin - at), range.size(),
-                    to + range.begin);
-      at += piece.elements.numel();
+        std::copy_n(from.const_data_ptr<float>() + (range.begin - at), range.size(),
+                    to.mutable_data_ptr<float>() + (range.begin - at));
+      at += from.numel();
     }
   });
 }
@@ -128,9 +154,10 @@ struct CheckpointWriter::State {
   const Communicator& world;
   const HfConfig hf;
   const std::vector<OwnedPiece> pieces;
+  const bool copies;  // what is written is a copy: for asynchronous saves, and from a GPU
+  const std::vector<OwnedPiece> written;  // the pieces, or their twins in host memory
   const CheckpointIndex index;  // on world rank 0
   const h5::FileImage shard;
-  const at::Tensor copy;  // float32 [elements of all pieces], asynchronous saves only
   RequestedFailure requested;
 
   // The save under way.
@@ -139,7 +166,6 @@ struct CheckpointWriter::State {
   std::future<Part> part;
 };
 
-// The copy is touched now, so that the first save does not wait for its pages.
 CheckpointWriter::State::State(std::string folder, const CheckpointOptions& options,
                                const Model& model, Optimizer& optimizer,
                                const StateDictAdapter& adapter, std::string model_folder,
@@ -151,9 +177,10 @@ CheckpointWriter::State::State(std::string folder, const CheckpointOptions& opti
       world(mesh.world()),
       hf(HfConfig::read(this->model_folder)),
       pieces(pieces_to_save(model, &optimizer, adapter, mesh)),
+      copies(options.async || !in_host_memory(pieces)),
+      written(copies ? host_twins(pieces) : pieces),
       index(gather_index(pieces, world)),
       shard(lay_out_shard(pieces)),
-      copy(options.async ? at::full({count_elements(pieces)}, 0.0, at::kFloat) : at::Tensor()),
       requested(world.rank()) {}
 
 void CheckpointWriter::State::begin(int64_t step_to_save, const Json& trainer) {
@@ -164,6 +191,7 @@ void CheckpointWriter::State::begin(int64_t step_to_save, const Json& trainer) {
   if (world.rank() == 0) outcome.failure = attempt([&] { make_empty_folder(temporary); });
   const bool ready = agree_on_failure(world, outcome.failure).empty();
   const Json state = {{"optimizer_steps", optimizer.steps()}, {"trainer", trainer}};
+  if (copies) copy_elements(pieces, written);
   if (ready && options.layout == CheckpointLayout::shards) return start_shards(state.dump());
   if (ready) outcome = write_single(state.dump());
   part = std::async(std::launch::deferred, [outcome] { return outcome; });
@@ -174,7 +202,6 @@ void CheckpointWriter::State::start_shards(const std::string& trainer) {
   std::string index_bytes;
   if (world.rank() == 0)
     begun.failure = attempt([&] { index_bytes = make_index(index, step, trainer); });
-  if (options.async) copy_elements(pieces, copy.mutable_data_ptr<float>());
   const BlockedSignals blocked;
   part = std::async(options.async ? std::launch::async : std::launch::deferred,
                     [this, begun, bytes = std::move(index_bytes)] {
@@ -184,54 +211,51 @@ void CheckpointWriter::State::start_shards(const std::string& trainer) {
 
 Part CheckpointWriter::State::write_shards(const std::string& index_bytes) const {
   const TraceSpan span("checkpoint files");
-  Part written;
-  written.failure = attempt([&] {
-    if (!pieces.empty()) written.files.push_back(write_own_shard());
+  Part part;
+  part.failure = attempt([&] {
+    if (!written.empty()) part.files.push_back(write_own_shard());
     if (world.rank() != 0) return;
     RawFile file(in_temporary(kIndexName), RawFile::Mode::create, requested);
     file.write(index_bytes.data(), index_bytes.size());
-    add_run_files(written, file.finish());
+    add_run_files(part, file.finish());
   });
-  return written;
+  return part;
 }
 
 ManifestFile CheckpointWriter::State::write_own_shard() const {
   const std::string path = in_temporary(shard_name(world.rank()));
   if (options.compression > 0)
-    return write_compressed_shard(path, pieces, options.compression, requested);
-  const float* next = options.async ? copy.const_data_ptr<float>() : nullptr;
+    return write_compressed_shard(path, written, options.compression, requested);
   std::vector<std::span<const float>> elements;
-  for (const OwnedPiece& piece : pieces) {
-    const auto count = static_cast<std::size_t>(piece.elements.numel());
-    elements.emplace_back(next ? next : piece.elements.const_data_ptr<float>(), count);
-    if (next) next += count;
-  }
+  for (const OwnedPiece& piece : written)
+    elements.emplace_back(piece.elements.const_data_ptr<float>(),
+                          static_cast<std::size_t>(piece.elements.numel()));
   return write_shard(path, shard, elements, requested);
 }
 
 Part CheckpointWriter::State::write_single(const std::string& trainer) const {
-  Part written;
+  Part part;
   ManifestFile file;
-  written.failure = write_single_file(in_temporary(kIndexName), index, pieces, step, trainer, world,
-                                      requested, file);
-  if (written.failure.empty() && world.rank() == 0)
-    written.failure = attempt([&] { add_run_files(written, file); });
-  return written;
+  part.failure = write_single_file(in_temporary(kIndexName), index, written, step, trainer, world,
+                                   requested, file);
+  if (part.failure.empty() && world.rank() == 0)
+    part.failure = attempt([&] { add_run_files(part, file); });
+  return part;
 }
 
 /// Rank 0's: the index, and what makes the folder one that --model takes.
-void CheckpointWriter::State::add_run_files(Part& written, const ManifestFile& index_file) const {
-  written.files.push_back(index_file);
+void CheckpointWriter::State::add_run_files(Part& part, const ManifestFile& index_file) const {
+  part.files.push_back(index_file);
   for (const std::string& name : write_hf_companions(hf, model_folder, temporary, at::kFloat))
-    written.files.push_back(entry_of(in_temporary(name)));
+    part.files.push_back(entry_of(in_temporary(name)));
 }
 
 CheckpointResult CheckpointWriter::State::publish() {
-  const Part written = part.get();
+  const Part own = part.get();
   CheckpointResult result{step, false, folder + "/" + checkpoint_name(step), {}};
-  result.failure = agree_on_failure(world, written.failure);
+  result.failure = agree_on_failure(world, own.failure);
   if (result.failure.empty()) {
-    const auto parts = gather_bytes(world, to_json(written.files).dump());
+    const auto parts = gather_bytes(world, to_json(own.files).dump());
     std::string failure;
     if (world.rank() == 0) failure = attempt([&] { publish_parts(parts); });
     result.failure = agree_on_failure(world, failure);

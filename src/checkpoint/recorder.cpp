@@ -8,7 +8,7 @@
 namespace archon {
 
 void ActivationCollector::keep(const std::string& name, const at::Tensor& share) {
-  streams_[name] = whole_stream(share.detach().to(at::kFloat), mesh_);
+  streams_[name] = whole_stream(share.detach().to(at::kFloat), mesh_).cpu();
 }
 
 void ActivationCollector::on_hidden(int64_t index, const at::Tensor& hidden) {

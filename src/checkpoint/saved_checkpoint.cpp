@@ -1,5 +1,6 @@
 #include "saved_checkpoint.hpp"
 
+#include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -83,7 +84,12 @@ std::map<std::string, std::vector<BlockCopy>> SavedCheckpoint::plan(
 }
 
 void SavedCheckpoint::read(const std::vector<OwnedPiece>& pieces) {
-  for (auto& [file, copies] : plan(pieces)) copy_blocks(open(file), std::move(copies));
+  std::vector<OwnedPiece> in_host = pieces;
+  for (OwnedPiece& piece : in_host)
+    if (!piece.elements.is_cpu()) piece.elements = at::empty(piece.elements.sizes(), at::kFloat);
+  for (auto& [file, copies] : plan(in_host)) copy_blocks(open(file), std::move(copies));
+  for (std::size_t i = 0; i < pieces.size(); ++i)
+    if (!pieces[i].elements.is_cpu()) at::Tensor(pieces[i].elements).copy_(in_host[i].elements);
 }
 
 const BlockFile& SavedCheckpoint::open(const std::string& file) {

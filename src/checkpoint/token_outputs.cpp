@@ -43,7 +43,8 @@ void TokenOutputs::write(const std::string& dataset, const at::Tensor& stream,
   for (std::size_t i = 0; i < lengths.size(); ++i)
     lengths[i] = places.cu_seqlens[i + 1] - places.cu_seqlens[i];
   const at::Tensor rows =
-      gather_rows_over_dp(stream.narrow(0, 0, places.cu_seqlens.back()).to(at::kFloat), mesh_.dp());
+      gather_rows_over_dp(stream.narrow(0, 0, places.cu_seqlens.back()).to(at::kCPU, at::kFloat),
+                          mesh_.dp());
   const at::Tensor all_lengths = gather_rows_over_dp(at::tensor(lengths, at::kLong), mesh_.dp());
   const at::Tensor all_places =
       gather_rows_over_dp(at::tensor(places.file_rows, at::kLong), mesh_.dp());

@@ -15,6 +15,14 @@ void add_mesh_options(OptionSet& options, RunOptions& run) {
   options.add("seed", integer<uint64_t>(run.seed, 0), "seed of everything random");
 }
 
+void add_device_option(OptionSet& options, RunOptions& run) {
+  options.add("device",
+              choice<DeviceChoice>(run.device, {{"auto", DeviceChoice::automatic},
+                                                {"cpu", DeviceChoice::cpu},
+                                                {"cuda", DeviceChoice::cuda}}),
+              "auto = GPUs where every rank sees one, else the CPU");
+}
+
 void add_shard_option(OptionSet& options, RunOptions& run) {
   options.group("Memory");
   options.add("shard",

@@ -20,6 +20,8 @@ struct SessionOptions {
 
 /// --dp --cp --tp --dtype --seed
 void add_mesh_options(OptionSet& options, RunOptions& run);
+/// --device, after the mesh's options
+void add_device_option(OptionSet& options, RunOptions& run);
 /// --shard: what every command with a model offers.
 void add_shard_option(OptionSet& options, RunOptions& run);
 /// --model --data, both required

@@ -220,6 +220,8 @@ void add_memory_options(OptionSet& options, RunOptions& run) {
   options.add("mlp-tile-tokens", integer<int64_t>(memory.activations.mlp_tile_tokens, 0),
               "for long sequences: feed-forward on so many of a rank's tokens at a time, "
               "recomputed in backward; 0 = all at once");
+  options.add("activation-offload", on_off(memory.activations.offload),
+              "on GPUs: what recomputed blocks keep waits in host memory");
 }
 
 void add_train_options(OptionSet& options, TrainOptions& train) {
@@ -237,12 +239,18 @@ void add_train_options(OptionSet& options, TrainOptions& train) {
   add_record_options(options, train);
   add_profile_options(options, train);
   add_mesh_options(options, train.run);
+  add_device_option(options, train.run);
 }
 
 void check_memory_options(const RunOptions& run) {
   ARCHON_VALIDATE(run.memory.reshard_after_forward || run.memory.shard == ShardMode::full,
                   "--reshard-after-forward off goes with --shard full only: otherwise parameters "
                   "are never released; leave it out, or give --shard full");
+  const ActivationOptions& activations = run.memory.activations;
+  ARCHON_VALIDATE(!activations.offload ||
+                      activations.checkpointing.mode != ActivationCheckpointing::Mode::none,
+                  "--activation-offload on moves what recomputed blocks keep, and none is "
+                  "recomputed; give --activation-checkpointing full, every-K or selective too");
 }
 
 void check_train_options(const TrainOptions& train) {

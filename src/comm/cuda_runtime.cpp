@@ -1,5 +1,6 @@
 // NCCL and CUDA behind GpuRuntime. One call each, so that there is little here which only a machine
 // with a GPU can test.
+#include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -8,10 +9,11 @@
 #include <fmt/format.h>
 #include <nccl.h>
 
+#include <cstdlib>
 #include <cstring>
 
 #include "archon/base/error.hpp"
-#include "archon/comm/gpu_device.hpp"
+#include "cuda_platform.hpp"
 
 namespace archon {
 namespace {
@@ -89,13 +91,22 @@ ncclComm_t nccl_comm(GpuRuntime::Comm comm) { return static_cast<ncclComm_t>(com
 class CudaRuntime final : public GpuRuntime {
  public:
   explicit CudaRuntime(int device) : device_(static_cast<c10::DeviceIndex>(device)) {
+    // The same inputs give the same bits, on a GPU too. cuBLAS reads the variable at its first use.
+    setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*replace=*/0);
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
     ARCHON_CUDA_CALL(cudaSetDevice(device));
   }
 
-  int device() const override { return device_; }
+  at::Device device() const override { return {at::kCUDA, device_}; }
 
   bool owns(const at::Tensor& tensor) const override {
     return tensor.is_cuda() && tensor.device().index() == device_;
+  }
+
+  int64_t peak_memory_bytes() const override {
+    // The first of the three statistics counts all pools.
+    return c10::cuda::CUDACachingAllocator::getDeviceStats(device_).allocated_bytes[0].peak;
   }
 
   Stream current_stream() override { return c10::cuda::getCurrentCUDAStream(device_).stream(); }
@@ -242,16 +253,19 @@ class CudaRuntime final : public GpuRuntime {
 
 }  // namespace
 
-GpuSupport gpu_support() {
-  int devices = 0;
-  const cudaError_t code = cudaGetDeviceCount(&devices);
-  if (code != cudaSuccess) {
-    cudaGetLastError();  // else the next call would report it
-    return {0, fmt::format("CUDA finds no GPU: {}", cudaGetErrorString(code))};
-  }
-  return {devices, devices > 0 ? "" : "CUDA finds no GPU on this host"};
+GpuPlatform cuda_platform() {
+  const auto support = []() -> GpuSupport {
+    int devices = 0;
+    const cudaError_t code = cudaGetDeviceCount(&devices);
+    if (code != cudaSuccess) {
+      cudaGetLastError();  // else the next call would report it
+      return {0, fmt::format("CUDA finds no GPU: {}", cudaGetErrorString(code))};
+    }
+    return {devices, devices > 0 ? "" : "CUDA finds no GPU on this host"};
+  };
+  return {support, [](int device) -> std::unique_ptr<GpuRuntime> {
+            return std::make_unique<CudaRuntime>(device);
+          }};
 }
-
-std::unique_ptr<GpuRuntime> open_gpu(int device) { return std::make_unique<CudaRuntime>(device); }
 
 }  // namespace archon

@@ -31,7 +31,7 @@ EvalResult evaluate(const LoadedModel& loaded, const Mesh& mesh, const Batcher& 
 }
 
 void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json_out) {
-  const Mesh mesh = start_mesh(options.mesh, mpi);
+  const Mesh mesh = start_mesh(options.mesh, options.device, mpi);
   const LoadedModel loaded = load_model(options.model, mesh, options.dtype, options.memory);
   LossOptions loss;
   loss.kind = loaded.model->config().critic ? LossKind::critic : LossKind::sft;

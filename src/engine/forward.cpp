@@ -119,7 +119,7 @@ class ForwardRun {
 }  // namespace
 
 void run_forward(const ForwardOptions& options, MpiEnvironment& mpi) {
-  const Mesh mesh = start_mesh(options.run.mesh, mpi);
+  const Mesh mesh = start_mesh(options.run.mesh, options.run.device, mpi);
   ForwardRun(options, mesh).run();
   log::info("wrote {}", options.output);
 }

@@ -27,13 +27,23 @@ double seconds_of(Body body) {
 
 }  // namespace
 
-GemmPeak::GemmPeak(at::ScalarType dtype, int64_t size)
-    : a_(at::randn({size, size}, dtype)), b_(at::randn({size, size}, dtype)) {}
+GemmPeak::GemmPeak(at::ScalarType dtype, int64_t size, at::Device device)
+    : a_(at::randn({size, size}, dtype).to(device)),
+      b_(at::randn({size, size}, dtype).to(device)) {}
+
+void GemmPeak::wait_for_device() const {
+  if (!a_.is_cpu()) a_.view({-1}).narrow(0, 0, 1).cpu();
+}
 
 template <class Product>
 double GemmPeak::rate(const Communicator& world, double seconds, Product product) const {
   product();
-  const auto once = world.all_reduce(seconds_of(product), ReduceOp::max);
+  wait_for_device();
+  const double mine = seconds_of([&] {
+    product();
+    wait_for_device();
+  });
+  const auto once = world.all_reduce(mine, ReduceOp::max);
   const auto repetitions = static_cast<int64_t>(std::ceil(seconds / kRounds / once));
   double fastest = std::numeric_limits<double>::infinity();
   for (int round = 0; round < kRounds; ++round) {
@@ -41,6 +51,7 @@ double GemmPeak::rate(const Communicator& world, double seconds, Product product
     // To the end of the last rank: where ranks share a core, each would find it free in its turn.
     fastest = std::min(fastest, seconds_of([&] {
                          for (int64_t i = 0; i < repetitions; ++i) product();
+                         wait_for_device();
                          world.barrier();
                        }));
   }

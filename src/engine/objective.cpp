@@ -43,13 +43,13 @@ struct Terms {
 };
 
 /// Log-probabilities of the targets of the whole stream, on every cp rank: whole sequences need
-/// them.
+/// them. In host memory, as all that losses compute with.
 LogProbs target_log_probs(const at::Tensor& hidden, const Terms& terms, bool with_entropy) {
   LogProbs result =
       vocab_parallel_log_probs(differentiable::all_gather(hidden, terms.mesh.tp()), terms.head(),
                                target_labels(terms.slice), with_entropy);
   for (at::Tensor* slice : {&result.log_probs, &result.entropy})
-    if (slice->defined()) *slice = differentiable::all_gather(*slice, terms.mesh.cp());
+    if (slice->defined()) *slice = differentiable::all_gather(*slice, terms.mesh.cp()).cpu();
   return result;
 }
 
@@ -72,7 +72,7 @@ MicroBatchLoss critic_objective(const at::Tensor& hidden, const Terms& terms) {
   const int64_t begin = terms.mesh.model_parallel().rank() * tokens;
   const auto mine = [&](const at::Tensor& x) { return x.narrow(0, begin, tokens); };
   const auto field = [&](const char* name) { return mine(terms.batch.fields.at(name)); };
-  const CriticBatch batch{critic_values(terms.model, hidden), field("old_values"), field("returns"),
+  const CriticBatch batch{critic_values(terms.model, hidden).cpu(), field("old_values"), field("returns"),
                           mine(terms.batch.target_mask)};
   const CriticLoss result = critic_loss(batch, terms.options.critic);
   if (terms.statistics != nullptr)

@@ -143,6 +143,13 @@ class MemoryWalk {
   int64_t in_flight(const ParameterUnit& unit) const {
     return shapes_.sharding.sharded() ? 2 * outgoing(unit) + unit.block() * kFloat : 0;
   }
+  /// Of what a layer keeps until its backward; its input may wait elsewhere.
+  int64_t kept_on_device(int64_t layer) const {
+    const Recompute recompute = shapes_.recompute(layer);
+    const bool offloads =
+        shapes_.memory.activations.offload && recompute != Recompute::none;
+    return sizes_.kept(recompute) - (offloads ? sizes_.stream : 0);
+  }
   int64_t head_weight() const { return shapes_.vocab_rows() * shapes_.config.hidden_size; }
 
   /// Activations of layers [0, end), and the gradients that were there before this micro-batch.
@@ -151,7 +158,7 @@ class MemoryWalk {
     phase.name = std::move(name);
     phase[MemoryUse::activations] = sizes_.stream;  // what the last of them gives
     for (int64_t layer = 0; layer < end; ++layer)
-      phase[MemoryUse::activations] += sizes_.kept(shapes_.recompute(layer));
+      phase[MemoryUse::activations] += kept_on_device(layer);
     if (several_) phase[MemoryUse::gradients] = all_gradients_;
     if (!shapes_.policy.reshard_after_forward) {
       phase[MemoryUse::gathered] = shapes_.tied() ? 0 : values(shapes_.embedding());

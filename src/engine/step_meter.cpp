@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "archon/base/memory.hpp"
+#include "archon/comm/gpu_runtime.hpp"
 
 namespace archon {
 namespace {
@@ -13,6 +14,10 @@ namespace {
 constexpr auto kIo = static_cast<std::size_t>(Activity::io);
 
 }  // namespace
+
+int64_t peak_memory_of(const Mesh& mesh) {
+  return mesh.gpu() != nullptr ? mesh.gpu()->peak_memory_bytes() : peak_memory_bytes();
+}
 
 StepMeter::StepMeter(const Mesh& mesh)
     : mesh_(mesh),
@@ -38,7 +43,7 @@ void StepMeter::end() {
 
 std::vector<double> StepMeter::figures() const {
   std::vector<double> figures(spent_.begin(), spent_.end());
-  figures.push_back(static_cast<double>(peak_memory_bytes()));
+  figures.push_back(static_cast<double>(peak_memory_of(mesh_)));
   for (const AxisTraffic& axis : sent_) {
     figures.push_back(static_cast<double>(axis.sent.bytes));
     figures.push_back(static_cast<double>(axis.sent.messages));

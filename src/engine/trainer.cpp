@@ -26,7 +26,7 @@ namespace archon {
 namespace {
 
 // What the peak is measured with: large enough to come near it, over in a tenth of a second.
-constexpr int64_t kPeakSize = 768;
+constexpr int64_t kPeakSize = 768, kGpuPeakSize = 8192;
 constexpr double kPeakSeconds = 0.03;
 
 // How often a run that waits for data looks for it, and listens to signals.
@@ -71,7 +71,9 @@ class Trainer {
         optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)),
         meter_(mesh),
         memory_at_start_(memory_at_start),
-        gemm_peak_(GemmPeak(options.run.dtype, kPeakSize).measure(mesh.world(), kPeakSeconds)) {
+        gemm_peak_(GemmPeak(options.run.dtype, mesh.device().is_cuda() ? kGpuPeakSize : kPeakSize,
+                            mesh.device())
+                       .measure(mesh.world(), kPeakSeconds)) {
     if (!options_.eval_data.empty())
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
                             DataNeeds{.fields = objective_.fields(), .unit = objective_.unit()});
@@ -142,10 +144,10 @@ class Trainer {
 
   void announce() const {
     const DecoderConfig& config = loaded_.model->config();
-    log::info("{}, {} parameters, {}; {} on {} ranks; matrix products reach {:.0f} GFLOP/s",
+    log::info("{}, {} parameters, {}; {} on {} {}; matrix products reach {:.0f} GFLOP/s",
               config.model_type, count_parameters(*loaded_.model),
               options_.run.dtype == at::kFloat ? "float32" : "bfloat16", to_string(mesh_.shape()),
-              mesh_.world().size(), gemm_peak_);
+              mesh_.world().size(), mesh_.device().is_cpu() ? "ranks" : "GPUs", gemm_peak_);
     if (data_.is_folder()) {
       log::info("the files of {}, {} over each{}", options_.run.data,
                 options_.epochs > 1 ? fmt::format("{} passes", options_.epochs) : "one pass",
@@ -290,7 +292,7 @@ class Trainer {
   void report_memory() const {
     if (!data_.open()) return;
     const int64_t peak =
-        mesh_.world().all_reduce(peak_memory_bytes() - memory_at_start_, ReduceOp::max);
+        mesh_.world().all_reduce(peak_memory_of(mesh_) - memory_at_start_, ReduceOp::max);
     TrainOptions planned = options_;
     planned.run.mesh = mesh_.shape();
     std::vector<int64_t> lengths;
@@ -332,9 +334,12 @@ class Trainer {
 }  // namespace
 
 bool run_train(const TrainOptions& options, MpiEnvironment& mpi) {
-  const Mesh mesh = start_mesh(options.run.mesh, mpi);
+  const Mesh mesh = start_mesh(options.run.mesh, options.run.device, mpi);
+  ARCHON_VALIDATE(!options.run.memory.activations.offload || !mesh.device().is_cpu(),
+                  "--activation-offload on has no GPU to take activations off: the run computes on "
+                  "the CPU; leave it out");
   const auto checkpoints = prepare_output(options, mesh);
-  const int64_t memory_at_start = resident_memory_bytes();
+  const int64_t memory_at_start = mesh.device().is_cpu() ? resident_memory_bytes() : 0;
   const RunOptions& run = options.run;
   const LoadedModel loaded = checkpoints.empty()
                                  ? load_model(run.model, mesh, run.dtype, run.memory)

@@ -82,7 +82,7 @@ bool WeightPush::push(int64_t version, bool wait) {
       *loaded_.model, loaded_.spec->adapter, mesh_,
       [](const Parameter& parameter) { return parameter.master(); },
       [&](const std::string&, const at::Tensor& whole) {
-        if (link_) send_tensor(whole.to(dtype_).contiguous());
+        if (link_) send_tensor(whole.to(dtype_).cpu().contiguous());
       });
   return true;
 }

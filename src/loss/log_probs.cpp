@@ -1,6 +1,5 @@
 #include "archon/loss/log_probs.hpp"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -11,140 +10,52 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "archon/base/error.hpp"
 #include "archon/parallel/accumulate.hpp"
-#include "archon/parallel/dispatch.hpp"
+#include "archon/parallel/device_copy.hpp"
 #include "archon/parallel/matmul.hpp"
 #include "archon/parallel/partition.hpp"
-#include "softmax_kernels.hpp"
+#include "softmax_rows.hpp"
 
 namespace archon {
 namespace {
 
-using kernels::SoftmaxStats;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kStatsWidth = sizeof(SoftmaxStats) / sizeof(float);
-constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
-
-/// A token's distribution over the whole vocabulary.
-struct Distribution {
-  float max, sum, weighted, label;
-  float log_prob() const { return kernels::log_prob(label, max, sum); }
-  float mean() const { return weighted / sum; }  // of logit − max
-  float entropy() const { return std::log(sum) - mean(); }
-};
-
-constexpr int64_t kDistributionWidth = sizeof(Distribution) / sizeof(float);
-
-/// A float32 tensor [tokens, 4] that holds them, as autograd saves tensors alone.
-Distribution* distributions_in(const at::Tensor& x) {
-  return reinterpret_cast<Distribution*>(x.data_ptr<float>());
-}
-
-Distribution merge(const SoftmaxStats* stats, int64_t stride, int ranks) {
-  float max = kNegativeInfinity;
-  for (int r = 0; r < ranks; ++r) max = std::max(max, stats[r * stride].max);
-  Distribution all{max, 0, 0, 0};
-  for (int r = 0; r < ranks; ++r) {
-    const SoftmaxStats& s = stats[r * stride];
-    if (s.sum == 0) continue;
-    const float shift = s.max - max, factor = std::exp(shift);
-    all.sum += s.sum * factor;
-    all.weighted += (s.weighted + s.sum * shift) * factor;
-    all.label += s.label;
-  }
-  return all;
-}
-
-/// One chunk of tokens: its logits in the hidden states' type, and their statistics.
+/// One chunk of tokens: its logits in the hidden states' type.
 class Chunk {
  public:
-  Chunk(const at::Tensor& hidden, const VocabParallelHead& head, const int64_t* labels)
+  Chunk(const at::Tensor& hidden, const VocabParallelHead& head, const at::Tensor& labels)
       : head_(head),
         labels_(labels),
-        tokens_(hidden.size(0)),
-        rows_(head.weight.size(0)),
-        first_row_(even_range(head.vocab_size, head.tp.size(), head.tp.rank()).begin),
-        scale_(static_cast<float>(1.0 / head.temperature)),
-        logits_(matmul_nt(hidden, head.weight)),
-        stats_(at::empty({tokens_, kStatsWidth}, at::kFloat)) {
-    auto* stats = reinterpret_cast<SoftmaxStats*>(stats_.data_ptr<float>());
-    for_rows([&]<class T>(int64_t t, T* logits) {
-      if (rows_ == 0) {
-        stats[t] = {kNegativeInfinity, 0, 0, 0};
-        return;
-      }
-      stats[t] = kernels::softmax_stats(logits, rows_, scale_);
-      if (holds_label(t))
-        stats[t].label = static_cast<float>(logits[labels_[t] - first_row_]) * scale_;
-    });
+        place_{even_range(head.vocab_size, head.tp.size(), head.tp.rank()).begin,
+               static_cast<float>(1.0 / head.temperature)},
+        logits_(matmul_nt(hidden, head.weight)) {}
+
+  /// Collective over tp: statistics of every token's distribution over the whole vocabulary.
+  at::Tensor distributions() const {
+    const at::Tensor mine = softmax_rows::statistics(logits_, labels_, place_);
+    if (head_.tp.size() == 1) return mine;
+    at::Tensor all =
+        at::empty({head_.tp.size(), mine.size(0), softmax_rows::kStatsWidth}, mine.options());
+    head_.tp.all_gather(all, mine.unsqueeze(0));
+    return softmax_rows::merged(all);
   }
 
-  /// Collective over tp: every token's distribution over the whole vocabulary.
-  std::vector<Distribution> gather() const {
-    at::Tensor all = stats_;
-    if (head_.tp.size() > 1) {
-      all = at::empty({head_.tp.size() * tokens_, kStatsWidth}, at::kFloat);
-      head_.tp.all_gather(all, stats_);
-    }
-    const auto* stats = reinterpret_cast<const SoftmaxStats*>(all.const_data_ptr<float>());
-    std::vector<Distribution> result(tokens_);
-    for (int64_t t = 0; t < tokens_; ++t) result[t] = merge(stats + t, tokens_, head_.tp.size());
-    return result;
-  }
-
-  /// Turns the logits into d(Σ g·log p + h·H)/d logits, in place, with H the entropy:
-  /// (g·onehot − p·(g + h·(z − E z))) / temperature for logits z, given each token's g, h (may be
-  /// null) and distribution over the whole vocabulary.
-  const at::Tensor& logits_gradient(const float* grad, const float* entropy_grad,
-                                    const Distribution* whole) {
-    for_rows([&]<class T>(int64_t t, T* row) {
-      const float g = labels_[t] >= 0 ? grad[t] * scale_ : 0.0F;
-      const float h = entropy_grad != nullptr ? entropy_grad[t] * scale_ : 0.0F;
-      if (g == 0 && h == 0) {
-        std::fill_n(row, rows_, T(0));
-        return;
-      }
-      const Distribution& d = whole[t];
-      const float slope = -h / d.sum, factor = -g / d.sum - slope * d.mean();
-      const bool mine = holds_label(t);
-      const float label = mine ? static_cast<float>(row[labels_[t] - first_row_]) : 0.0F;
-      kernels::exponentiate(row, rows_, scale_, d.max, factor, slope);
-      if (mine) {
-        const float shifted = label * scale_ - d.max;
-        row[labels_[t] - first_row_] =
-            static_cast<T>(g + (factor + slope * shifted) * std::exp(shifted));
-      }
-    });
+  /// The logits, turned into their gradient: softmax_rows::differentiate.
+  const at::Tensor& logits_gradient(const at::Tensor& grad, const at::Tensor& entropy_grad,
+                                    const at::Tensor& whole) {
+    softmax_rows::differentiate(logits_, labels_, place_, grad, entropy_grad, whole);
     return logits_;
   }
 
  private:
-  bool holds_label(int64_t t) const {
-    return labels_[t] >= first_row_ && labels_[t] < first_row_ + rows_;
-  }
-
-  /// Calls body(t, logits of token t), from several threads.
-  template <class Body>
-  void for_rows(const Body& body) {
-    dispatch(logits_, [&]<class T>(T*) {
-      T* rows = logits_.data_ptr<T>();
-      at::parallel_for(0, tokens_, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t t = begin; t < end; ++t) body(t, rows + t * rows_);
-      });
-    });
-  }
-
   const VocabParallelHead& head_;
-  const int64_t* labels_;
-  int64_t tokens_, rows_, first_row_;
-  float scale_;
-  at::Tensor logits_, stats_;
+  at::Tensor labels_;
+  softmax_rows::Place place_;
+  at::Tensor logits_;
 };
 
 /// The chunks' weight gradients, summed in float32; the gradient of an only chunk stays as it is.
@@ -186,20 +97,17 @@ struct LogProbsFunction : torch::autograd::Function<LogProbsFunction> {
                                const at::Tensor& labels, int64_t vocab_size, const Communicator* tp,
                                double temperature, bool with_entropy) {
     const VocabParallelHead head{weight, vocab_size, *tp, temperature};
-    at::Tensor log_probs = at::zeros({hidden.size(0)}, at::kFloat);
-    at::Tensor entropy = at::zeros({with_entropy ? hidden.size(0) : 0}, at::kFloat);
-    const at::Tensor whole = at::empty({rows.size(0), kDistributionWidth}, at::kFloat);
-    const int64_t* row = rows.const_data_ptr<int64_t>();
+    const auto options = hidden.options().dtype(at::kFloat);
+    const at::Tensor whole = at::empty({rows.size(0), softmax_rows::kStatsWidth}, options);
     for_chunks(rows.size(0), head, [&](int64_t begin, int64_t count) {
       const Chunk chunk(hidden.index_select(0, rows.narrow(0, begin, count)), head,
-                        labels.const_data_ptr<int64_t>() + begin);
-      const auto distributions = chunk.gather();
-      std::copy(distributions.begin(), distributions.end(), distributions_in(whole) + begin);
-      for (int64_t t = 0; t < count; ++t) {
-        log_probs.data_ptr<float>()[row[begin + t]] = distributions[t].log_prob();
-        if (with_entropy) entropy.data_ptr<float>()[row[begin + t]] = distributions[t].entropy();
-      }
+                        labels.narrow(0, begin, count));
+      whole.narrow(0, begin, count).copy_(chunk.distributions());
     });
+    const at::Tensor log_probs = at::zeros({hidden.size(0)}, options);
+    const at::Tensor entropy = at::zeros({with_entropy ? hidden.size(0) : 0}, options);
+    log_probs.index_copy_(0, rows, softmax_rows::log_probs(whole));
+    if (with_entropy) entropy.index_copy_(0, rows, softmax_rows::entropies(whole));
     context->save_for_backward({hidden, weight, rows, labels, whole});
     context->saved_data["vocab_size"] = vocab_size;
     context->saved_data["tp"] = reinterpret_cast<int64_t>(tp);
@@ -221,12 +129,12 @@ struct LogProbsFunction : torch::autograd::Function<LogProbsFunction> {
     WeightGradient weight_grad(count_chunks(rows.size(0), head));
     for_chunks(rows.size(0), head, [&](int64_t begin, int64_t count) {
       const auto chunk_of = [&](const at::Tensor& x) {
-        return x.defined() ? x.const_data_ptr<float>() + begin : nullptr;
+        return x.defined() ? x.narrow(0, begin, count) : x;
       };
-      const at::Tensor picked = rows.narrow(0, begin, count), x = hidden.index_select(0, picked);
-      Chunk chunk(x, head, labels.const_data_ptr<int64_t>() + begin);
-      const at::Tensor logits_grad = chunk.logits_gradient(chunk_of(grad), chunk_of(entropy_grad),
-                                                           distributions_in(saved[4]) + begin);
+      const at::Tensor picked = chunk_of(rows), x = hidden.index_select(0, picked);
+      Chunk chunk(x, head, chunk_of(labels));
+      const at::Tensor logits_grad =
+          chunk.logits_gradient(chunk_of(grad), chunk_of(entropy_grad), chunk_of(saved[4]));
       hidden_grad.index_copy_(0, picked, matmul_nt(logits_grad, weight.t()));
       weight_grad.add(matmul_nt(logits_grad.t(), x.t()));
     });
@@ -245,25 +153,23 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
                             double temperature, bool with_gradient) {
     const VocabParallelHead head{weight, vocab_size, *tp, temperature};
     const int64_t tokens = hidden.size(0);
-    const int64_t* label = labels.const_data_ptr<int64_t>();
     const at::Tensor negative = weights.neg();
-    double loss = 0;
+    at::Tensor loss = at::zeros({1}, hidden.options().dtype(at::kDouble));
     at::Tensor hidden_grad;
     WeightGradient weight_grad(count_chunks(tokens, head));
     if (with_gradient) hidden_grad = at::empty_like(hidden);
     for_chunks(tokens, head, [&](int64_t begin, int64_t count) {
-      const at::Tensor x = hidden.narrow(0, begin, count);
-      Chunk chunk(x, head, label + begin);
-      const auto whole = chunk.gather();
-      const float* g = negative.const_data_ptr<float>() + begin;
-      for (int64_t t = 0; t < count; ++t) loss += double{g[t]} * whole[t].log_prob();
+      const at::Tensor x = hidden.narrow(0, begin, count), g = negative.narrow(0, begin, count);
+      Chunk chunk(x, head, labels.narrow(0, begin, count));
+      const at::Tensor whole = chunk.distributions();
+      loss.add_((g.to(at::kDouble) * softmax_rows::log_probs(whole)).sum());
       if (!with_gradient) return;
-      const at::Tensor logits_grad = chunk.logits_gradient(g, nullptr, whole.data());
+      const at::Tensor logits_grad = chunk.logits_gradient(g, at::Tensor(), whole);
       hidden_grad.narrow(0, begin, count).copy_(matmul_nt(logits_grad, weight.t()));
       weight_grad.add(matmul_nt(logits_grad.t(), x.t()));
     });
     if (with_gradient) context->save_for_backward({hidden_grad, weight_grad.result(weight)});
-    return at::zeros({1}, at::kDouble).fill_(loss);
+    return loss.cpu();
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
@@ -292,9 +198,11 @@ at::Tensor local_logits(const at::Tensor& hidden, const VocabParallelHead& head)
 LogProbs vocab_parallel_log_probs(const at::Tensor& hidden, const VocabParallelHead& head,
                                   const at::Tensor& labels, bool with_entropy) {
   const at::Tensor rows = labels.ge(0).nonzero().view({-1});
-  const auto outputs =
-      LogProbsFunction::apply(hidden.contiguous(), head.weight, rows, labels.index_select(0, rows),
-                              head.vocab_size, &head.tp, head.temperature, with_entropy);
+  const at::Device device = hidden.device();
+  const auto outputs = LogProbsFunction::apply(
+      hidden.contiguous(), head.weight, copy_to(device, rows),
+      copy_to(device, labels.index_select(0, rows)), head.vocab_size, &head.tp, head.temperature,
+      with_entropy);
   return {outputs[0], with_entropy ? outputs[1] : at::Tensor()};
 }
 
@@ -302,13 +210,16 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const VocabParallelHea
                                 const at::Tensor& labels, const at::Tensor& weights) {
   const at::Tensor active = weights.nonzero().view({-1});
   const bool all = active.size(0) == weights.size(0);
+  const at::Tensor rows = copy_to(hidden.device(), active);
   const auto pick = [&](const at::Tensor& x) {
-    return (all ? x : x.index_select(0, active)).contiguous();
+    return (all ? x : x.index_select(0, x.is_cpu() ? active : rows)).contiguous();
   };
   const bool with_gradient =
       c10::GradMode::is_enabled() && (hidden.requires_grad() || head.weight.requires_grad());
-  return CrossEntropyFunction::apply(pick(hidden), head.weight, pick(labels), pick(weights),
-                                     head.vocab_size, &head.tp, head.temperature, with_gradient);
+  return CrossEntropyFunction::apply(pick(hidden), head.weight,
+                                     copy_to(hidden.device(), pick(labels)),
+                                     copy_to(hidden.device(), pick(weights)), head.vocab_size,
+                                     &head.tp, head.temperature, with_gradient);
 }
 
 }  // namespace archon

@@ -6,17 +6,11 @@
 #include <cmath>
 #include <cstdint>
 
+#include "softmax_math.hpp"
+
 /// Row kernels of the chunked softmax, vectorised for several instruction sets. T is float or
 /// BFloat16; arithmetic is float.
 namespace archon::kernels {
-
-/// What one rank knows of a token's distribution: over its own vocabulary rows only.
-struct SoftmaxStats {
-  float max;       ///< largest scaled logit (-inf when the rank has no rows)
-  float sum;       ///< Σ exp(logit − max)
-  float weighted;  ///< Σ exp(logit − max) · (logit − max)
-  float label;     ///< the label's scaled logit; 0 where another rank holds it
-};
 
 /// The logarithm of a token's share. Fused multiply-adds may leave a sum a little below 1, but no
 /// probability is above 1; NaN stays.

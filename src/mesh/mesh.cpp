@@ -1,8 +1,10 @@
 #include "archon/mesh/mesh.hpp"
 
 #include <array>
+#include <utility>
 
 #include "archon/base/error.hpp"
+#include "archon/comm/gpu_runtime.hpp"
 
 namespace archon {
 namespace {
@@ -92,8 +94,10 @@ Mesh::Mesh(MeshShape shape, MPI_Comm world)
       model_parallel_(cart_sub(world_.mpi(), {0, 1, 1}, "model_parallel")),
       shard_group_(cart_sub(world_.mpi(), {1, 1, 0}, "shard_group")) {}
 
-void Mesh::use_gpu(GpuRuntime& runtime) {
-  world_.use_gpu(runtime);
+void Mesh::use_gpu(std::shared_ptr<GpuRuntime> runtime) {
+  gpu_ = std::move(runtime);
+  device_ = gpu_->device();
+  world_.use_gpu(*gpu_);
   // One of these groups has the same size on every rank.
   for (Communicator* group : {&dp_, &cp_, &tp_, &model_parallel_, &shard_group_})
     if (group->size() > 1) group->use_gpu_of(world_);

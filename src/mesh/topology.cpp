@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <map>
 
+#include "archon/base/error.hpp"
+#include "archon/base/host_device.hpp"
 #include "archon/base/log.hpp"
+#include "archon/comm/gpu_device.hpp"
 
 namespace archon {
 namespace {
@@ -64,10 +67,52 @@ std::string axes_across_hosts(const MeshShape& shape, const std::vector<int>& ho
       shape.cp * shape.tp);
 }
 
-Mesh start_mesh(const MeshShape& shape, const MpiEnvironment& mpi) {
+namespace {
+
+/// The ranks that share a host with `rank`: how many, and how many before it.
+struct LocalRank {
+  int rank = 0, size = 0;
+};
+LocalRank local_rank(const std::vector<int>& hosts, int rank) {
+  LocalRank local;
+  for (std::size_t other = 0; other < hosts.size(); ++other) {
+    if (hosts[other] != hosts[rank]) continue;
+    ++local.size;
+    local.rank += static_cast<int>(other) < rank ? 1 : 0;
+  }
+  return local;
+}
+
+/// Why the ranks compute on the CPU, from the first that has no GPU; "" if they need not.
+std::string why_on_the_cpu(const Communicator& world) {
+  const GpuSupport support = gpu_support();
+  const int64_t none = support.devices == 0 ? world.rank() : world.size();
+  const auto first = static_cast<int>(world.all_reduce(none, ReduceOp::min));
+  if (first == world.size()) return "";
+  const std::string why = world.broadcast(support.why_none, first);
+  return world.size() == 1 ? why : fmt::format("{} (rank {})", why, first);
+}
+
+}  // namespace
+
+// Launchers number a host's processes too, but with those of other programs of the job among them.
+Mesh start_mesh(const MeshShape& shape, DeviceChoice device, const MpiEnvironment& mpi) {
   Mesh mesh(resolve_mesh_shape(shape, mpi.world_size()), mpi.world());
-  const std::string slow = axes_across_hosts(mesh.shape(), host_of_ranks(mpi.world()));
+  const std::vector<int> hosts = host_of_ranks(mpi.world());
+  const std::string slow = axes_across_hosts(mesh.shape(), hosts);
   if (!slow.empty() && mpi.world_rank() == 0) log::warning("{}", slow);
+  if (device == DeviceChoice::cpu) return mesh;
+
+  const std::string why = why_on_the_cpu(mesh.world());
+  ARCHON_VALIDATE(device != DeviceChoice::cuda || why.empty(),
+                  "--device cuda: {}; give every rank a GPU, or compute on the CPU (--device cpu)",
+                  why);
+  if (why.empty()) {
+    const LocalRank local = local_rank(hosts, mesh.world().rank());
+    mesh.use_gpu(open_gpu(choose_device(local.rank, local.size, gpu_support().devices)));
+  } else if (kCudaBuild && mpi.world_rank() == 0) {
+    log::info("computes on the CPU: {}", why);
+  }
   return mesh;
 }
 

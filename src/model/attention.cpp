@@ -10,6 +10,7 @@
 #include "archon/parallel/dispatch.hpp"
 #include "archon/parallel/recompute.hpp"
 #include "attention_kernels.hpp"
+#include "device_attention.hpp"
 #include "kernels.hpp"
 #include "tasks.hpp"
 
@@ -160,6 +161,7 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
 at::Tensor packed_attention(const at::Tensor& qkv, const std::vector<int64_t>& cu_seqlens,
                             int64_t heads, int64_t kv_heads) {
   ARCHON_EXPECT(qkv.size(1) == heads + 2 * kv_heads && !cu_seqlens.empty());
+  if (!qkv.is_cpu()) return device_attention(qkv.contiguous(), cu_seqlens, heads, kv_heads);
   return PackedAttention::apply(qkv.contiguous(), cu_seqlens, heads, kv_heads);
 }
 

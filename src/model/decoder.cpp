@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "archon/base/error.hpp"
+#include "archon/parallel/device_copy.hpp"
 #include "archon/parallel/tensor_parallel.hpp"
 #include "archon/parallel/ulysses.hpp"
 
@@ -194,6 +195,7 @@ std::vector<ParameterUnit*> Decoder::units() {
 
 void Decoder::set_activation_options(const ActivationOptions& options) {
   checkpointing_ = options.checkpointing;
+  offload_ = options.offload;
   for (const auto& layer : layers_) layer->set_tile_tokens(options.mlp_tile_tokens);
 }
 
@@ -228,18 +230,21 @@ at::Tensor Decoder::forward(const ModelInput& input, const ModelTail& tail,
   ARCHON_EXPECT(input.caches.empty() || (cp_->size() == 1 && !at::GradMode::is_enabled()));
   for (std::size_t i = 0; i < input.caches.size(); ++i)
     input.caches[i]->extend(input.cu_seqlens[i + 1] - input.cu_seqlens[i]);
+  const at::Device device = embedding_.value().device();
   const auto context = std::make_shared<const BlockContext>(
-      input.cu_seqlens, rotary_table(input.positions, config_.head_dim, config_.rope_theta),
+      input.cu_seqlens,
+      rotary_table(copy_to(device, input.positions), config_.head_dim, config_.rope_theta),
       input.caches);
 
-  at::Tensor x = embed(input.tokens);
+  at::Tensor x = embed(copy_to(device, input.tokens));
   if (observer != nullptr) observer->on_hidden(0, x);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const Segment segment{.unit = layers_[i]->unit(),
                           // The embedding's backward is a sum of rows, which needs no values.
                           .previous = i == 0 ? nullptr : &layers_[i - 1]->unit(),
                           .next = &unit_after(i),
-                          .recompute = checkpointing_.of_layer(static_cast<int64_t>(i))};
+                          .recompute = checkpointing_.of_layer(static_cast<int64_t>(i)),
+                          .offload = offload_};
     x = run_segment(segment, x, [layer = layers_[i].get(), context](const at::Tensor& stream) {
       return layer->forward(stream, *context);
     });

@@ -101,6 +101,7 @@ class Decoder : public Model {
   std::unique_ptr<ParameterUnit> embedding_unit_, own_final_unit_;
   ParameterUnit* final_unit_ = nullptr;
   ActivationCheckpointing checkpointing_;
+  bool offload_ = false;
   const Communicator* tp_ = nullptr;
   const Communicator* cp_ = nullptr;
 };

@@ -16,6 +16,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/parallel/dispatch.hpp"
+#include "device_ops.hpp"
 #include "kernels.hpp"
 
 namespace archon {
@@ -51,6 +52,11 @@ const T* data_or_null(const at::Tensor& x) {
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             double eps) {
+    if (!x.is_cpu()) {
+      const device_ops::Normed normed = device_ops::rms_norm(x, weight, eps);
+      context->save_for_backward({x, weight, normed.inv_rms});
+      return normed.y;
+    }
     const int64_t rows = x.size(0), width = x.size(1);
     at::Tensor y = at::empty_like(x), inv_rms = at::empty({rows}, at::kFloat);
     dispatch(x, [&]<class T>(T*) {
@@ -68,6 +74,10 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &inv_rms = saved[2];
     const at::Tensor y_grad = grads[0].contiguous();
+    if (!x.is_cpu()) {
+      const auto device = device_ops::rms_norm_backward(y_grad, x, inv_rms, weight);
+      return {device.x, device.weight.to(weight.scalar_type()), at::Tensor()};
+    }
     const int64_t rows = x.size(0), width = x.size(1);
     at::Tensor x_grad = at::empty_like(x), weight_grads = partial_sums(rows, width);
     dispatch(x, [&]<class T>(T*) {
@@ -84,6 +94,10 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 
 struct SwiGlu : torch::autograd::Function<SwiGlu> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& gate_up) {
+    if (!gate_up.is_cpu()) {
+      context->save_for_backward({gate_up});
+      return device_ops::swiglu(gate_up);
+    }
     const int64_t rows = gate_up.size(0), width = gate_up.size(1) / 2;
     at::Tensor y = at::empty({rows, width}, gate_up.options());
     dispatch(gate_up, [&]<class T>(T*) {
@@ -99,6 +113,7 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::Tensor gate_up = context->get_saved_variables()[0];
     const at::Tensor y_grad = grads[0].contiguous();
+    if (!gate_up.is_cpu()) return {device_ops::swiglu_backward(y_grad, gate_up)};
     const int64_t rows = gate_up.size(0), width = gate_up.size(1) / 2;
     at::Tensor grad = at::empty_like(gate_up);
     dispatch(gate_up, [&]<class T>(T*) {
@@ -122,16 +137,23 @@ struct NormRotary : torch::autograd::Function<NormRotary> {
     const kernels::HeadLayout layout{heads, kv_heads, qkv.size(2)};
     const int64_t tokens = qkv.size(0), row = layout.total() * layout.head_dim;
     const int64_t turned = heads + kv_heads, half = layout.head_dim / 2;
-    at::Tensor y = at::empty_like(qkv), inv_rms = at::empty({tokens, turned}, at::kFloat);
-    dispatch(qkv, [&]<class T>(T*) {
-      for_row_tasks(tokens, [&](int64_t, int64_t begin, int64_t count) {
-        kernels::norm_rotary(
-            y.data_ptr<T>() + begin * row, inv_rms.data_ptr<float>() + begin * turned,
-            qkv.const_data_ptr<T>() + begin * row, data_or_null<T>(query_norm),
-            data_or_null<T>(key_norm), cos.const_data_ptr<float>() + begin * half,
-            sin.const_data_ptr<float>() + begin * half, count, layout, static_cast<float>(eps));
+    at::Tensor y, inv_rms;
+    if (qkv.is_cpu()) {
+      y = at::empty_like(qkv), inv_rms = at::empty({tokens, turned}, at::kFloat);
+      dispatch(qkv, [&]<class T>(T*) {
+        for_row_tasks(tokens, [&](int64_t, int64_t begin, int64_t count) {
+          kernels::norm_rotary(
+              y.data_ptr<T>() + begin * row, inv_rms.data_ptr<float>() + begin * turned,
+              qkv.const_data_ptr<T>() + begin * row, data_or_null<T>(query_norm),
+              data_or_null<T>(key_norm), cos.const_data_ptr<float>() + begin * half,
+              sin.const_data_ptr<float>() + begin * half, count, layout, static_cast<float>(eps));
+        });
       });
-    });
+    } else {
+      const auto device =
+          device_ops::norm_rotary(qkv, query_norm, key_norm, cos, sin, layout, eps);
+      y = device.y, inv_rms = device.inv_rms;
+    }
     // Without a norm the rotation's gradient needs no input.
     context->save_for_backward(
         {query_norm.defined() ? qkv : at::Tensor(), query_norm, key_norm, cos, sin, inv_rms});
@@ -147,6 +169,18 @@ struct NormRotary : torch::autograd::Function<NormRotary> {
     const at::Tensor y_grad = grads[0].contiguous();
     const kernels::HeadLayout layout{context->saved_data["heads"].toInt(),
                                      context->saved_data["kv_heads"].toInt(), y_grad.size(2)};
+    if (!y_grad.is_cpu()) {
+      const auto device = device_ops::norm_rotary_backward(y_grad, qkv, inv_rms, query_norm,
+                                                           key_norm, cos, sin, layout);
+      const auto narrow = [](const at::Tensor& grad, const at::Tensor& weight) {
+        return weight.defined() ? grad.to(weight.scalar_type()) : at::Tensor();
+      };
+      return {device.qkv,   narrow(device.query_norm, query_norm),
+              narrow(device.key_norm, key_norm),
+              at::Tensor(), at::Tensor(),
+              at::Tensor(), at::Tensor(),
+              at::Tensor()};
+    }
     const int64_t tokens = y_grad.size(0), d = layout.head_dim, row = layout.total() * d;
     at::Tensor x_grad = at::empty_like(y_grad);
     at::Tensor query_grads = partial_sums(tokens, d), key_grads = partial_sums(tokens, d);
@@ -189,7 +223,7 @@ RotaryTable rotary_table(const at::Tensor& positions, int64_t head_dim, double t
   // Rounded step by step as transformers does it: at large positions a last-bit difference in a
   // frequency is a visible angle.
   const at::Tensor exponent =
-      at::arange(0, head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(head_dim);
+      at::arange(0, head_dim, 2, positions.options()).to(at::kFloat) / static_cast<double>(head_dim);
   const at::Tensor frequency = at::pow(theta, exponent).reciprocal();
   const at::Tensor angle = at::outer(positions.to(at::kFloat), frequency);
   return {angle.cos(), angle.sin()};

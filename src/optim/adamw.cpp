@@ -1,3 +1,5 @@
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
@@ -61,6 +63,8 @@ class AdamW final : public Optimizer {
   };
 
   void update(const std::vector<at::Tensor>& gradients, double lr, double grad_scale) override {
+    if (!tensors_.empty() && !tensors_.front().weight.is_cpu())
+      return update_on_device(gradients, lr, grad_scale);
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       const Coefficients c = coefficients(lr, grad_scale, tensors_[i].decay);
       float* weight = tensors_[i].weight.mutable_data_ptr<float>();
@@ -71,6 +75,29 @@ class AdamW final : public Optimizer {
         update_range(weight + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin,
                      end - begin, c);
       });
+    }
+  }
+
+  // LibTorch's fused kernel, one launch for many tensors. It divides gradients by grad_scale, in
+  // place, and takes the number of steps as a tensor.
+  void update_on_device(const std::vector<at::Tensor>& gradients, double lr, double grad_scale) {
+    for (const bool decay : {true, false}) {
+      std::vector<at::Tensor> weights, grads, exp_avg, exp_avg_sq;
+      for (std::size_t i = 0; i < tensors_.size(); ++i) {
+        if (tensors_[i].decay != decay || gradients[i].numel() == 0) continue;
+        weights.push_back(tensors_[i].weight);
+        grads.push_back(gradients[i]);
+        exp_avg.push_back(moments_[i].exp_avg);
+        exp_avg_sq.push_back(moments_[i].exp_avg_sq);
+      }
+      if (weights.empty()) continue;
+      const auto options = weights.front().options();
+      const std::vector<at::Tensor> steps(
+          weights.size(), at::full({}, static_cast<double>(this->steps()), options));
+      at::_fused_adamw_(weights, grads, exp_avg, exp_avg_sq, /*max_exp_avg_sqs=*/{}, steps, lr,
+                        options_.beta1, options_.beta2, decay ? options_.weight_decay : 0.0,
+                        options_.eps, /*amsgrad=*/false, /*maximize=*/false,
+                        at::full({}, 1.0 / grad_scale, options));
     }
   }
 

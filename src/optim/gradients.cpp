@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/linalg_vector_norm.h>
 
 #include <algorithm>
 #include <cmath>
@@ -22,6 +23,10 @@ ARCHON_SIMD_CLONES double sum_of_squares(const float* data, int64_t elements) {
 }
 
 double sum_of_squares(const at::Tensor& x) {
+  if (!x.is_cpu()) {
+    const double norm = at::linalg_vector_norm(x, 2.0, {}, false, at::kDouble).item<double>();
+    return norm * norm;
+  }
   const float* data = x.const_data_ptr<float>();
   const int64_t elements = x.numel();
   std::vector<double> sums((elements + kBlock - 1) / kBlock);

@@ -9,8 +9,7 @@ namespace archon {
 namespace {
 
 bool is_flat_float(const at::Tensor& tensor) {
-  return tensor.defined() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous() &&
-         tensor.device().is_cpu();
+  return tensor.defined() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
 }
 
 }  // namespace
@@ -23,8 +22,8 @@ Optimizer::Optimizer(std::vector<OptimizerTensor> tensors) : tensors_(std::move(
                   "told apart",
                   tensor.name);
     ARCHON_ENSURE(is_flat_float(tensor.weight),
-                  "the weight \"{}\" must be a contiguous float32 host tensor, since the optimizer "
-                  "steps it in one pass over memory",
+                  "the weight \"{}\" must be a contiguous float32 tensor, since the optimizer steps "
+                  "it in one pass over memory",
                   tensor.name);
   }
 }
@@ -35,8 +34,9 @@ void Optimizer::step(const std::vector<at::Tensor>& gradients, double lr, double
                 gradients.size());
   for (std::size_t i = 0; i < gradients.size(); ++i)
     ARCHON_ENSURE(
-        is_flat_float(gradients[i]) && gradients[i].numel() == tensors_[i].weight.numel(),
-        "the gradient of \"{}\" must be a contiguous float32 host tensor of the weight's size",
+        is_flat_float(gradients[i]) && gradients[i].numel() == tensors_[i].weight.numel() &&
+            gradients[i].device() == tensors_[i].weight.device(),
+        "the gradient of \"{}\" must be a contiguous float32 tensor of the weight's size, on its device",
         tensors_[i].name);
   ++steps_;
   update(gradients, lr, grad_scale);

@@ -22,6 +22,11 @@ class Sgd final : public Optimizer {
  private:
   void update(const std::vector<at::Tensor>& gradients, double lr, double grad_scale) override {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      if (!tensors_[i].weight.is_cpu()) {
+        const double kept = 1.0 - lr * (tensors_[i].decay ? weight_decay_ : 0.0);
+        tensors_[i].weight.mul_(kept).add_(gradients[i], -lr * grad_scale);
+        continue;
+      }
       const float decay = tensors_[i].decay ? static_cast<float>(weight_decay_) : 0.0F;
       float* weight = tensors_[i].weight.mutable_data_ptr<float>();
       const float* grad = gradients[i].const_data_ptr<float>();

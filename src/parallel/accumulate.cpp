@@ -24,6 +24,10 @@ ARCHON_SIMD_CLONES void add_range(float* __restrict sum, const c10::BFloat16* __
 void accumulate(const at::Tensor& sum, const at::Tensor& part) {
   constexpr int64_t kGrain = 1 << 15;
   ARCHON_EXPECT(sum.numel() == part.numel() && sum.is_contiguous() && part.is_contiguous());
+  if (!sum.is_cpu()) {
+    sum.add_(part.view_as(sum));
+    return;
+  }
   dispatch(part, [&]<class T>(T*) {
     auto* total = sum.data_ptr<float>();
     const T* more = part.const_data_ptr<T>();

@@ -89,12 +89,12 @@ at::Tensor Parameter::owned_part(const at::Tensor& tensor, std::size_t part) con
 }
 
 at::Tensor Parameter::whole_grad() {
-  if (!grad_.defined()) grad_ = at::zeros(local_shape(), at::kFloat);
+  if (!grad_.defined()) grad_ = at::zeros(local_shape(), master_.options());
   return grad_;
 }
 
 at::Tensor Parameter::grad() const {
-  if (!grad_.defined()) return at::zeros({owned().size()}, at::kFloat);
+  if (!grad_.defined()) return at::zeros({owned().size()}, master_.options());
   // Of a replicated parameter every rank has the whole gradient.
   const at::Tensor flat = grad_.view({-1});
   return flat.numel() == owned().size() ? flat : flat.narrow(0, owned().begin, owned().size());

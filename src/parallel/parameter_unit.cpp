@@ -2,7 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <c10/core/CPUAllocator.h>
+#include <c10/core/Allocator.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -15,18 +15,17 @@
 namespace archon {
 namespace {
 
-/// Gives a tensor's memory back; its views stay, without memory, until provide_memory.
-void drop_memory(const at::Tensor& tensor) {
+/// Gives a tensor new memory. Its views follow; those of a tensor without memory stay, without it.
+void set_memory(const at::Tensor& tensor, std::size_t bytes) {
   const c10::Storage& storage = tensor.storage();
-  storage.set_data_ptr_noswap(c10::GetCPUAllocator()->allocate(0));
-  storage.set_nbytes(0);
+  storage.set_data_ptr_noswap(c10::GetAllocator(tensor.device().type())->allocate(bytes));
+  storage.set_nbytes(bytes);
 }
 
+void drop_memory(const at::Tensor& tensor) { set_memory(tensor, 0); }
+
 void provide_memory(const at::Tensor& tensor) {
-  const std::size_t bytes = tensor.numel() * tensor.element_size();
-  const c10::Storage& storage = tensor.storage();
-  storage.set_data_ptr_noswap(c10::GetCPUAllocator()->allocate(bytes));
-  storage.set_nbytes(bytes);
+  set_memory(tensor, tensor.numel() * tensor.element_size());
 }
 
 /// Replicated parameters first: the cut between them and the others is then the same on every
@@ -85,7 +84,7 @@ void ParameterUnit::place(Sharding& sharding) {
 
 void ParameterUnit::allocate(Sharding& sharding) {
   place(sharding);
-  master_ = at::empty({block_}, at::kFloat);
+  master_ = at::empty({block_}, at::dtype(at::kFloat).device(sharding.policy().device));
   for (Parameter* parameter : parameters_) parameter->master_ = block_view(master_, *parameter);
   allocate_values();
 }
@@ -99,7 +98,7 @@ at::Tensor ParameterUnit::block_view(const at::Tensor& block, const Parameter& p
 void ParameterUnit::allocate_values() {
   const at::ScalarType type = sharding_->policy().compute_dtype;
   const bool shares_master = !sharding_->sharded() && type == at::kFloat;
-  values_ = shares_master ? master_ : at::empty({elements_}, type);
+  values_ = shares_master ? master_ : at::empty({elements_}, master_.options().dtype(type));
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& parameter = *parameters_[i];
     parameter.value_ = values_.narrow(0, parameter.place_.offset, parameter.local_numel())
@@ -177,7 +176,9 @@ void ParameterUnit::take_gradient(std::size_t index) {
 
 at::Tensor ParameterUnit::empty_gradients() const {
   const ShardPolicy& policy = sharding_->policy();
-  return at::empty({elements_}, policy.float32_gradients ? at::kFloat : policy.compute_dtype);
+  return at::empty({elements_}, values_.options().dtype(policy.float32_gradients
+                                                            ? at::kFloat
+                                                            : policy.compute_dtype));
 }
 
 void ParameterUnit::zero_what_did_not_arrive() {
@@ -195,7 +196,7 @@ void ParameterUnit::reduce_gradients() {
   if (!sharding_->sharded()) return;
   if (!outgoing_.defined()) outgoing_ = empty_gradients();
   zero_what_did_not_arrive();
-  const at::Tensor sum = at::empty({block_}, at::kFloat);
+  const at::Tensor sum = at::empty({block_}, master_.options());
   auto work = std::make_shared<Work>(sharding_->group().reduce_scatter_async(
       sum, std::exchange(outgoing_, at::Tensor())));
   sharding_->begin_reduction(Work([this, work, sum] {

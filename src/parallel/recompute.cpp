@@ -9,7 +9,8 @@
 namespace archon::recomputation {
 namespace {
 
-// Autograd runs the backward of host tensors on the thread that called it.
+// A segment's backward, and what it recomputes, run on one thread: the caller's for host tensors,
+// autograd's thread of the device for others.
 thread_local Scope* current = nullptr;
 
 }  // namespace

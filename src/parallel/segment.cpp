@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "archon/comm/watchdog.hpp"
+#include "archon/parallel/device_copy.hpp"
 
 namespace archon {
 namespace {
@@ -52,7 +53,8 @@ class ReplayedRandomness {
 /// function is recomputed.
 class Subgraph {
  public:
-  Subgraph(Recompute recompute, Body body) : recompute_(recompute), body_(std::move(body)) {}
+  Subgraph(Recompute recompute, bool offload, Body body)
+      : recompute_(recompute), offload_(offload), body_(std::move(body)) {}
 
   at::Tensor forward(const at::Tensor& x) {
     input_ = x.detach();
@@ -64,8 +66,9 @@ class Subgraph {
     }
     random_state_ = random_state();
     const at::NoGradGuard no_grad;
+    if (offload_) input_ = copy_to_host_later(input_).set_requires_grad(x.requires_grad());
     const Scope scope(Scope::Run::first, kept());
-    return body_(input_.detach());
+    return body_(x.detach());
   }
 
   /// Of x; gradients of parameters go where autograd puts them.
@@ -73,6 +76,8 @@ class Subgraph {
     if (recompute_ != Recompute::none) {
       const ReplayedRandomness random(random_state_);
       const Scope scope(Scope::Run::second, kept());
+      if (offload_)
+        input_ = copy_to(grad.device(), input_.detach()).set_requires_grad(input_.requires_grad());
       build();
     }
     torch::autograd::backward({std::exchange(output_, at::Tensor())}, {grad});
@@ -88,6 +93,7 @@ class Subgraph {
   }
 
   Recompute recompute_;
+  bool offload_;
   Body body_;
   at::Tensor input_, output_, random_state_;
   Kept kept_;
@@ -107,7 +113,7 @@ void after_backward(const Segment& segment) {
 struct SubgraphNode : torch::autograd::Function<SubgraphNode> {
   struct State : torch::CustomClassHolder {
     State(const std::optional<Segment>& given, Recompute recompute, Body body)
-        : segment(given), subgraph(recompute, std::move(body)) {}
+        : segment(given), subgraph(recompute, given && given->offload, std::move(body)) {}
     std::optional<Segment> segment;
     Subgraph subgraph;
   };

@@ -1,7 +1,11 @@
 #include "archon/parallel/tensor_parallel.hpp"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/embedding_dense_backward.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -67,6 +71,28 @@ void sum_rows(T* table, const T* grad, const int64_t* tokens, const std::vector<
   });
 }
 
+/// For devices: rows of the table, and which tokens have one here.
+struct LocalRows {
+  LocalRows(const at::Tensor& tokens, int64_t first_row, int64_t count)
+      : others(tokens.lt(first_row).logical_or(tokens.ge(first_row + count)).unsqueeze(1)),
+        rows((tokens - first_row).clamp(0, std::max<int64_t>(count - 1, 0))) {}
+  at::Tensor others, rows;
+};
+
+at::Tensor device_lookup(const at::Tensor& table, const at::Tensor& tokens, int64_t first_row) {
+  if (table.size(0) == 0) return at::zeros({tokens.size(0), table.size(1)}, table.options());
+  const LocalRows local(tokens, first_row, table.size(0));
+  return table.index_select(0, local.rows).masked_fill_(local.others, 0);
+}
+
+at::Tensor device_sum_rows(const at::Tensor& grad, const at::Tensor& tokens, int64_t first_row,
+                           int64_t rows) {
+  if (rows == 0) return at::zeros({0, grad.size(1)}, grad.options());
+  const LocalRows local(tokens, first_row, rows);
+  return at::embedding_dense_backward(grad.masked_fill(local.others, 0), local.rows, rows,
+                                      /*padding_idx=*/-1, /*scale_grad_by_freq=*/false);
+}
+
 /// Rows of the table that other ranks hold come out as zeros.
 struct PartialEmbedding : torch::autograd::Function<PartialEmbedding> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& table,
@@ -74,6 +100,7 @@ struct PartialEmbedding : torch::autograd::Function<PartialEmbedding> {
     context->save_for_backward({tokens});
     context->saved_data["first_row"] = first_row;
     context->saved_data["rows"] = table.size(0);
+    if (!table.is_cpu()) return device_lookup(table, tokens, first_row);
     at::Tensor out = at::empty({tokens.size(0), table.size(1)}, table.options());
     dispatch(table, [&]<class T>(T*) {
       lookup(out.data_ptr<T>(), table.const_data_ptr<T>(), tokens.const_data_ptr<int64_t>(),
@@ -87,6 +114,8 @@ struct PartialEmbedding : torch::autograd::Function<PartialEmbedding> {
     const at::Tensor grad = grads[0].contiguous();
     const int64_t rows = context->saved_data["rows"].toInt();
     const int64_t first_row = context->saved_data["first_row"].toInt();
+    if (!grad.is_cpu())
+      return {device_sum_rows(grad, tokens, first_row, rows), at::Tensor(), at::Tensor()};
     const int64_t* token = tokens.const_data_ptr<int64_t>();
     at::Tensor table_grad = at::zeros({rows, grad.size(1)}, grad.options());
     dispatch(grad, [&]<class T>(T*) {

@@ -7,6 +7,7 @@
 #include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
 #include "support/record_compare.hpp"
+#include "support/tested_device.hpp"
 #include "support/train_afresh.hpp"
 
 using namespace archon;
@@ -29,19 +30,24 @@ const Variant kDefault = {"", {}};
 
 std::vector<Variant> variants() {
   using Mode = ActivationCheckpointing::Mode;
-  return {kDefault,
-          {"-none", {.shard = ShardMode::none, .activations = {.mlp_tile_tokens = 3}}},
-          {"-optimizer-every", {.shard = ShardMode::optimizer,
-                                .activations = {.checkpointing = {Mode::every, 2}}}},
-          {"-recompute", {.activations = {.checkpointing = {Mode::full}}}},
-          {"-selective", {.activations = {.checkpointing = {Mode::selective}}}},
-          {"-held", {.reshard_after_forward = false,
-                     .activations = {.checkpointing = {Mode::selective}, .mlp_tile_tokens = 4}}}};
+  std::vector<Variant> all = {
+      kDefault,
+      {"-none", {.shard = ShardMode::none, .activations = {.checkpointing = {}, .mlp_tile_tokens = 3}}},
+      {"-optimizer-every", {.shard = ShardMode::optimizer,
+                            .activations = {.checkpointing = {Mode::every, 2}}}},
+      {"-recompute", {.activations = {.checkpointing = {Mode::full}}}},
+      {"-selective", {.activations = {.checkpointing = {Mode::selective}}}},
+      {"-held", {.reshard_after_forward = false,
+                 .activations = {.checkpointing = {Mode::selective}, .mlp_tile_tokens = 4}}}};
+  if (kTestedDevice != DeviceChoice::cpu)
+    all.push_back(
+        {"-offload", {.activations = {.checkpointing = {Mode::selective}, .offload = true}}});
+  return all;
 }
 
 std::string record_name(const std::string& name, const MeshShape& shape,
                         const std::string& variant = "") {
-  return fmt::format("{}/{}-{}-{}-{}{}", work_folder("golden"), name, shape.dp, shape.cp, shape.tp,
+  return fmt::format("{}/{}-{}-{}-{}{}", work_folder(kTestedDeviceFolder), name, shape.dp, shape.cp, shape.tp,
                      variant);
 }
 
@@ -55,6 +61,7 @@ RunOptions run_options(const std::string& name, const MeshShape& shape) {
   run.model = golden_folder(name) + "/model";
   run.data = golden_folder(name) + "/batch.h5";
   run.mesh = shape;
+  run.device = kTestedDevice;
   // One rank takes everything at once; the meshes take several micro-batches.
   run.micro_batch_tokens = shape.size() == 1 ? 4096 : 40;
   return run;
@@ -165,7 +172,7 @@ void policy_case(const std::string& name, const MeshShape& shape, const std::str
 
 BOOST_TEST_GLOBAL_FIXTURE(LoadedPlugins);
 
-BOOST_AUTO_TEST_CASE(every_mesh_equals_huggingface_and_one_rank) {
+BOOST_FIXTURE_TEST_CASE(every_mesh_equals_huggingface_and_one_rank, DeviceRules) {
   int ran = 0;
   for (const std::string& name : kCases)
     for (const MeshShape& shape :
@@ -180,7 +187,7 @@ BOOST_AUTO_TEST_CASE(every_mesh_equals_huggingface_and_one_rank) {
   BOOST_CHECK_GT(ran, 0);
 }
 
-BOOST_AUTO_TEST_CASE(policy_losses_equal_huggingface) {
+BOOST_FIXTURE_TEST_CASE(policy_losses_equal_huggingface, DeviceRules) {
   for (const std::string& name : kCases) {
     if (is_critic(name)) continue;
     for (const MeshShape& shape :

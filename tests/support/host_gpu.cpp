@@ -23,6 +23,8 @@ constexpr int kLooksInProgress = 2;
 // Of the communicators that one rank made the ids of; each id has room for its splits.
 constexpr int kFirstTag = 100, kTagsPerRank = 1'000'000, kTagsPerId = 400, kTagsPerSplit = 20;
 
+std::vector<std::string> left;  // by those that were destroyed
+
 /// Rounds at every hop, as NCCL does.
 at::Tensor reduce_in_turn(const std::vector<at::Tensor>& parts, ReduceOp op) {
   at::Tensor result = parts[0].clone();
@@ -103,7 +105,7 @@ struct HostGpu::Group {
   std::atomic<bool> hangs{false}, fails{false};
 };
 
-HostGpu::HostGpu() = default;
+HostGpu::HostGpu(at::Device device) : device_(device) {}
 
 HostGpu::~HostGpu() {
   for (const auto& group : groups_) {
@@ -118,7 +120,10 @@ HostGpu::~HostGpu() {
     stream->wake.notify_one();
     stream->thread.join();
   }
+  left.insert(left.end(), breaches_.begin(), breaches_.end());
 }
+
+std::vector<std::string> HostGpu::left_breaches() { return std::exchange(left, {}); }
 
 void HostGpu::inject(const std::string& call, Fault fault) { faults_[call] = fault; }
 
@@ -146,9 +151,10 @@ void HostGpu::fail_if_told(const std::string& call) {
 
 // --- streams and events ----------------------------------------------------------------------
 
-bool HostGpu::owns(const at::Tensor& tensor) const { return tensor.device().is_cpu(); }
-
-HostGpu::Stream HostGpu::current_stream() { return this; }
+HostGpu::Stream HostGpu::current_stream() {
+  caller_ = std::this_thread::get_id();  // autograd computes on a thread of its own
+  return this;
+}
 
 HostGpu::Stream HostGpu::create_stream() {
   fail_if_told("create_stream");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -11,7 +12,7 @@
 
 namespace archon::test {
 
-/// A GpuRuntime of host memory, for host tensors and tests alone. Streams are threads, so that what
+/// A GpuRuntime of host memory, for tests alone. Streams are threads, so that what
 /// is put on one is done later than the call returns; the stream that computes is the calling
 /// thread itself, and waiting for an event there blocks it. NCCL's calls move real bytes between
 /// the processes of the test.
@@ -32,17 +33,21 @@ class HostGpu final : public GpuRuntime {
     hang,          ///< what the call started never ends
   };
 
-  /// Collective over MPI_COMM_WORLD.
-  HostGpu();
+  /// Exchanges tensors of `device`, whose memory the host can read. Collective over MPI_COMM_WORLD.
+  explicit HostGpu(at::Device device = at::kCPU);
+  /// Breaches that nobody took are told by `left_breaches`.
   ~HostGpu() override;
 
   /// The next call of this name, as in the interface, goes wrong.
   void inject(const std::string& call, Fault fault);
   /// Breaches so far on this rank; none of them is told again.
   std::vector<std::string> take_breaches();
+  /// Of all that were destroyed since the last call.
+  static std::vector<std::string> left_breaches();
 
-  int device() const override { return 0; }
-  bool owns(const at::Tensor& tensor) const override;
+  at::Device device() const override { return device_; }
+  bool owns(const at::Tensor& tensor) const override { return tensor.device() == device_; }
+  int64_t peak_memory_bytes() const override { return 0; }
   Stream current_stream() override;
   Stream create_stream() override;
   Event record(Stream stream) override;
@@ -92,6 +97,7 @@ class HostGpu final : public GpuRuntime {
   void perform_collective(Group& group, const Call& call);
   bool agree(Group& group, const Announcement& own, const Message& other, int peer);
 
+  at::Device device_;
   HostNetwork network_;
   std::mutex mutex_;
   std::vector<std::string> breaches_;
@@ -101,7 +107,7 @@ class HostGpu final : public GpuRuntime {
   int64_t computed_ = 0;  // records of the stream that computes
   int depth_ = 0;
   int ids_ = 0;
-  std::thread::id caller_ = std::this_thread::get_id();
+  std::atomic<std::thread::id> caller_ = std::this_thread::get_id();  // of collectives
 };
 
 }  // namespace archon::test

@@ -52,7 +52,7 @@ inline GpuRuntime& real_gpu() {
   return *gpu;
 }
 
-inline at::Device device() { return at::Device(at::kCUDA, real_gpu().device()); }
+inline at::Device device() { return real_gpu().device(); }
 
 #else
 

@@ -26,4 +26,13 @@ int choose_device(int local_rank, int local_size, int devices);
 /// gpu_support tells of no device.
 std::unique_ptr<GpuRuntime> open_gpu(int device);
 
+/// Where the two functions above get GPUs from: CUDA.
+struct GpuPlatform {
+  GpuSupport (*support)();
+  std::unique_ptr<GpuRuntime> (*open)(int device);
+};
+
+/// Puts GPUs of another kind in CUDA's place, for tests. Call before the first mesh is made.
+void replace_gpu_platform(const GpuPlatform& platform);
+
 }  // namespace archon

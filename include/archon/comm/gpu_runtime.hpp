@@ -32,10 +32,13 @@ class GpuRuntime {
 
   virtual ~GpuRuntime() = default;
 
-  /// The index of the device; tensors that it owns are there.
-  virtual int device() const = 0;
+  /// Tensors that it owns are there.
+  virtual at::Device device() const = 0;
   /// Whether `tensor` is in this device's memory.
   virtual bool owns(const at::Tensor& tensor) const = 0;
+
+  /// The most that tensors have taken there so far.
+  virtual int64_t peak_memory_bytes() const = 0;
 
   /// The stream that computes.
   virtual Stream current_stream() = 0;

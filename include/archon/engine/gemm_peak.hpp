@@ -11,13 +11,14 @@ namespace archon {
 class GemmPeak {
  public:
   /// Products of two matrices [size, size].
-  explicit GemmPeak(at::ScalarType dtype, int64_t size = 2048);
+  explicit GemmPeak(at::ScalarType dtype, int64_t size = 2048, at::Device device = at::kCPU);
 
   /// GFLOP/s over all ranks, until the slowest is done: the faster of at::mm and matmul_nt, each
   /// repeated for about `seconds`, in the best of three rounds. Collective.
   double measure(const Communicator& world, double seconds) const;
 
  private:
+  void wait_for_device() const;
   template <class Product>
   double rate(const Communicator& world, double seconds, Product product) const;
   at::Tensor a_, b_;

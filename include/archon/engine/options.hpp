@@ -14,7 +14,7 @@
 #include "archon/loss/dpo.hpp"
 #include "archon/loss/kl.hpp"
 #include "archon/loss/policy.hpp"
-#include "archon/mesh/mesh.hpp"
+#include "archon/mesh/topology.hpp"
 #include "archon/model/model.hpp"
 #include "archon/optim/optimizer.hpp"
 #include "archon/optim/schedule.hpp"
@@ -34,6 +34,7 @@ struct RunOptions {
   std::string model;                  ///< HF folder
   std::string data;                   ///< HDF5 token dataset
   MeshShape mesh;                     ///< as given; one axis may be -1
+  DeviceChoice device = DeviceChoice::automatic;
   at::ScalarType dtype = at::kFloat;  ///< compute type: float32 or bfloat16
   MemoryOptions memory;
   int64_t micro_batch_tokens = 4096;  ///< per dp rank, before slicing over cp

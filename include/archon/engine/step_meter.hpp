@@ -13,9 +13,13 @@ namespace archon {
 struct StepCost {
   ActivitySeconds mean{}, largest{};  ///< over the ranks
   std::array<AxisTraffic, 6> sent{};  ///< each number is the largest rank's
-  int64_t peak_memory_bytes = 0;      ///< resident, of the largest rank, since its start
+  int64_t peak_memory_bytes = 0;      ///< of the largest rank, since its start
   int64_t wish = 0;                   ///< the largest of what the ranks gave to `gather`
 };
+
+/// The most memory that this rank has taken so far: of tensors on its GPU, or, without one, of the
+/// process.
+int64_t peak_memory_of(const Mesh& mesh);
 
 /// Measures what happens on this rank between `begin` and `end`: seconds by activity, and traffic.
 /// Time for input/output counts from the `end` before, so that what is written after a step is told

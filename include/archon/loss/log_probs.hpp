@@ -11,6 +11,8 @@
 ///
 /// The tp ranks hold one loss together: each computes the same log-probabilities, and the
 /// gradient with respect to `hidden` is this rank's part of a sum over tp.
+///
+/// hidden and the head are on one device, labels and weights in host memory.
 namespace archon {
 
 /// This tp rank's rows of the head: even_range(vocab_size, tp).
@@ -22,7 +24,7 @@ struct VocabParallelHead {
 };
 
 struct LogProbs {
-  at::Tensor log_probs;  ///< float32 [tokens]; 0 where the label is negative
+  at::Tensor log_probs;  ///< float32 [tokens], where hidden is; 0 where the label is negative
   at::Tensor entropy;    ///< float32 [tokens] of the whole distribution; 0 where the label is
                          ///< negative; only if asked for
 };
@@ -33,7 +35,7 @@ struct LogProbs {
 LogProbs vocab_parallel_log_probs(const at::Tensor& hidden, const VocabParallelHead& head,
                                   const at::Tensor& labels, bool with_entropy = false);
 
-/// Σ weights[t] · (−log p[t]), as float64 [1]. Because the weights are known in advance, the
+/// Σ weights[t] · (−log p[t]), as float64 [1] in host memory. Because the weights are known in advance, the
 /// gradients are computed in the forward pass, with no recomputation; tokens of weight 0 cost
 /// nothing. weights float32 [tokens], without gradient.
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const VocabParallelHead& head,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <string>
 
 #include "archon/comm/communicator.hpp"
@@ -41,7 +42,11 @@ class Mesh {
   static Mesh shape_only(MeshShape shape, int rank);
 
   /// From here on the groups exchange tensors of `runtime`'s GPU too. Collective.
-  void use_gpu(GpuRuntime& runtime);
+  void use_gpu(std::shared_ptr<GpuRuntime> runtime);
+  /// What this rank computes on: the GPU, or the CPU where it uses none.
+  at::Device device() const { return device_; }
+  /// Null where the CPU computes.
+  const GpuRuntime* gpu() const { return gpu_.get(); }
 
   const MeshShape& shape() const { return shape_; }
   int dp_rank() const { return dp_.rank(); }
@@ -67,6 +72,8 @@ class Mesh {
   template <class MakeGroup>
   Mesh(MeshShape shape, int rank, const MakeGroup& make_group);
   MeshShape shape_;
+  at::Device device_ = at::kCPU;
+  std::shared_ptr<GpuRuntime> gpu_;  // outlives the groups
   Communicator world_, dp_, cp_, tp_, model_parallel_, shard_group_;
 };
 

@@ -16,8 +16,16 @@ std::vector<int> host_of_ranks(MPI_Comm world);
 /// it. "" when nothing is.
 std::string axes_across_hosts(const MeshShape& shape, const std::vector<int>& hosts);
 
-/// The mesh of a job: `shape` filled in and checked, with a warning where axes_across_hosts has one.
-/// Collective.
-Mesh start_mesh(const MeshShape& shape, const MpiEnvironment& mpi);
+/// What a job computes on.
+enum class DeviceChoice {
+  automatic,  ///< GPUs where every rank sees one, else the CPU
+  cpu,
+  cuda
+};
+
+/// The mesh of a job: `shape` filled in and checked, with a warning where axes_across_hosts has one,
+/// and each rank's GPU opened where GPUs are used. InputError where cuda is asked for and a rank sees
+/// no GPU. Collective.
+Mesh start_mesh(const MeshShape& shape, DeviceChoice device, const MpiEnvironment& mpi);
 
 }  // namespace archon

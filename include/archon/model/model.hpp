@@ -15,7 +15,7 @@
 
 namespace archon {
 
-/// What one rank feeds a model. The packed stream of T tokens (a multiple of cp·tp) is cut into
+/// What one rank feeds a model, in host memory. The packed stream of T tokens (a multiple of cp·tp) is cut into
 /// cp contiguous slices; this rank holds slice cp_rank of it.
 struct ModelInput {
   at::Tensor tokens;                ///< int64 [T/cp]
@@ -52,6 +52,7 @@ struct ActivationOptions {
   ActivationCheckpointing checkpointing;
   int64_t mlp_tile_tokens = 0;  ///< feed-forward in tiles of so many of this rank's tokens,
                                 ///< recomputed in backward; 0 = all at once
+  bool offload = false;         ///< on a GPU, what recomputed layers keep waits in host memory
 };
 
 /// What follows the final norm: from its output, this rank's share [T/(cp·tp), hidden_size], to a

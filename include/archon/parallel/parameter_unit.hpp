@@ -22,6 +22,7 @@ enum class ShardMode {
 /// How the units of a model are stored, the same for all of them.
 struct ShardPolicy {
   at::ScalarType compute_dtype = at::kFloat;
+  at::Device device = at::kCPU;        ///< of all tensors of the units
   ShardMode mode = ShardMode::none;
   bool reshard_after_forward = true;   ///< full: release values between forward and backward
   bool float32_gradients = false;      ///< exchange float32 also where the compute type is narrower

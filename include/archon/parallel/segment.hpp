@@ -17,6 +17,7 @@ struct Segment {
   Recompute recompute = Recompute::none;
   bool backward_uses_values = true;    ///< false: a lookup, whose backward needs no parameters
   bool backward_follows = false;       ///< the last one: its values stay for the backward
+  bool offload = false;  ///< recomputed ones: their input waits in host memory, not on the GPU
 };
 
 /// y = body(x), seen by autograd as one node. Around it, forward and backward, the unit's values

@@ -14,6 +14,7 @@ class EvalCommand : public ParallelCommand {
     add_batch_options(options, run_);
     add_shard_option(options, run_);
     add_mesh_options(options, run_);
+    add_device_option(options, run_);
     add_session_options(options, session_);
   }
 

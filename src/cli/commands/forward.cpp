@@ -24,6 +24,7 @@ class ForwardCommand : public ParallelCommand {
                 "divides the logits before log-probabilities and entropy");
     add_shard_option(options, forward_.run);
     add_mesh_options(options, forward_.run);
+    add_device_option(options, forward_.run);
     add_session_options(options, session_);
   }
 

@@ -114,6 +114,8 @@ class PlanCommand : public LocalCommand {
                     "--device cuda says nothing of the GPU, whose rates the plan needs; give --gpu "
                     "{}",
                     join_choices(gpu_names()));
+    ARCHON_VALIDATE(cuda_ || !train_.run.memory.activations.offload,
+                    "--activation-offload on has no meaning with --device cpu; {}", kAddDevice);
     ARCHON_VALIDATE(cuda_ || gpu_.empty(), "--gpu {} has no meaning with --device cpu; {}", gpu_,
                     kAddDevice);
     ARCHON_VALIDATE(cuda_ || gpus_per_node_ == 0,

@@ -1,0 +1,109 @@
+// One block per token: its threads take neighbouring logits in turn, so that reads coalesce, and the
+// logits are read once for the statistics and once for the gradient, which takes their place.
+#include <ATen/core/Tensor.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+#include <c10/util/BFloat16.h>
+
+#include "softmax_cuda.hpp"
+#include "softmax_math.hpp"
+
+namespace archon::softmax_rows::cuda {
+namespace {
+
+using kernels::LogitRow;
+using kernels::RowGradient;
+using kernels::SoftmaxStats;
+
+constexpr int kWarp = 32;
+constexpr int kThreads = 512;
+
+__device__ SoftmaxStats from_lane(const SoftmaxStats& stats, int distance) {
+  return {__shfl_down_sync(0xffffffff, stats.max, distance),
+          __shfl_down_sync(0xffffffff, stats.sum, distance),
+          __shfl_down_sync(0xffffffff, stats.weighted, distance), 0};
+}
+
+/// Thread 0's result is that of all threads of the warp.
+__device__ SoftmaxStats merge_warp(SoftmaxStats stats) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+    stats = merge(stats, from_lane(stats, distance));
+  return stats;
+}
+
+/// Thread 0's result is that of the block.
+__device__ SoftmaxStats merge_block(SoftmaxStats stats) {
+  __shared__ SoftmaxStats of_warps[kThreads / kWarp];
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  stats = merge_warp(stats);
+  if (lane == 0) of_warps[warp] = stats;
+  __syncthreads();
+  if (warp != 0) return stats;
+  stats = lane < kThreads / kWarp ? of_warps[lane] : SoftmaxStats{-INFINITY, 0, 0, 0};
+  return merge_warp(stats);
+}
+
+template <class T>
+__global__ void statistics_kernel(LogitRow<const T> first, const int64_t* labels,
+                                  SoftmaxStats* stats) {
+  const int64_t token = blockIdx.x;
+  LogitRow<const T> row = first;
+  row.logits += token * row.width;
+  SoftmaxStats mine = merge_block(row.share(static_cast<int>(threadIdx.x), kThreads));
+  if (threadIdx.x != 0) return;
+  const int64_t column = row.column_of(labels[token]);
+  mine.label = column >= 0 ? row.scaled(column) : 0.0F;
+  stats[token] = mine;
+}
+
+template <class T>
+__global__ void differentiate_kernel(LogitRow<T> first, const int64_t* labels, const float* grad,
+                                     const float* entropy_grad, const SoftmaxStats* whole) {
+  const int64_t token = blockIdx.x;
+  LogitRow<T> row = first;
+  row.logits += token * row.width;
+  const int64_t label = labels[token], column = row.column_of(label);
+  const RowGradient gradient(label >= 0 ? grad[token] * row.scale : 0.0F,
+                             entropy_grad != nullptr ? entropy_grad[token] * row.scale : 0.0F,
+                             whole[token]);
+  for (int64_t i = threadIdx.x; i < row.width; i += kThreads)
+    row.logits[i] = gradient.none ? T(0) : static_cast<T>(gradient.at(row.scaled(i), i == column));
+}
+
+/// Calls launch(a pointer of the logits' type, stream); nothing where there are no tokens.
+template <class Launch>
+void launch_for(const at::Tensor& logits, const Launch& launch) {
+  if (logits.size(0) == 0) return;
+  const auto stream = c10::cuda::getCurrentCUDAStream(logits.device().index()).stream();
+  if (logits.scalar_type() == at::kBFloat16)
+    launch(logits.data_ptr<c10::BFloat16>(), stream);
+  else
+    launch(logits.data_ptr<float>(), stream);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+}  // namespace
+
+void statistics(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
+                const at::Tensor& stats) {
+  launch_for(logits, [&]<class T>(const T* data, cudaStream_t stream) {
+    const LogitRow<const T> first{data, logits.size(1), place.first_row, place.scale};
+    statistics_kernel<T><<<static_cast<unsigned>(logits.size(0)), kThreads, 0, stream>>>(
+        first, labels.const_data_ptr<int64_t>(),
+        reinterpret_cast<SoftmaxStats*>(stats.data_ptr<float>()));
+  });
+}
+
+void differentiate(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
+                   const at::Tensor& grad, const at::Tensor& entropy_grad,
+                   const at::Tensor& whole) {
+  launch_for(logits, [&]<class T>(T* data, cudaStream_t stream) {
+    const LogitRow<T> first{data, logits.size(1), place.first_row, place.scale};
+    differentiate_kernel<T><<<static_cast<unsigned>(logits.size(0)), kThreads, 0, stream>>>(
+        first, labels.const_data_ptr<int64_t>(), grad.const_data_ptr<float>(),
+        entropy_grad.defined() ? entropy_grad.const_data_ptr<float>() : nullptr,
+        reinterpret_cast<const SoftmaxStats*>(whole.const_data_ptr<float>()));
+  });
+}
+
+}  // namespace archon::softmax_rows::cuda

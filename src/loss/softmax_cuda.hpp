@@ -1,0 +1,14 @@
+#pragma once
+
+#include "archon/base/host_device.hpp"
+#include "softmax_rows.hpp"
+
+/// softmax_rows on a GPU, on its current stream.
+namespace archon::softmax_rows::cuda {
+
+void statistics(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
+                const at::Tensor& stats);
+void differentiate(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
+                   const at::Tensor& grad, const at::Tensor& entropy_grad, const at::Tensor& whole);
+
+}  // namespace archon::softmax_rows::cuda

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "archon/base/host_device.hpp"
+
+/// The arithmetic of one row of the chunked softmax: what the kernels of a GPU compute an element at a
+/// time, and tests check on the CPU.
+namespace archon::kernels {
+
+/// What one rank knows of a token's distribution: over its own vocabulary rows only. Of the whole
+/// vocabulary, once those of all ranks are merged.
+struct SoftmaxStats {
+  float max;       ///< largest scaled logit (-inf when the rank has no rows)
+  float sum;       ///< Σ exp(logit − max)
+  float weighted;  ///< Σ exp(logit − max) · (logit − max)
+  float label;     ///< the label's scaled logit; 0 where another rank holds it
+};
+
+/// Statistics of two sets of logits together, their labels apart.
+ARCHON_HOST_DEVICE inline SoftmaxStats merge(const SoftmaxStats& a, const SoftmaxStats& b) {
+  if (a.sum == 0) return b;
+  if (b.sum == 0) return a;
+  const SoftmaxStats &high = a.max >= b.max ? a : b, &low = a.max >= b.max ? b : a;
+  const float shift = low.max - high.max, factor = std::exp(shift);
+  return {high.max, high.sum + low.sum * factor,
+          high.weighted + (low.weighted + low.sum * shift) * factor, 0};
+}
+
+/// A rank's logits of one token, `width` from vocabulary row `first_row` on.
+template <class T>
+struct LogitRow {
+  T* logits;
+  int64_t width, first_row;
+  float scale;
+
+  ARCHON_HOST_DEVICE float scaled(int64_t i) const { return static_cast<float>(logits[i]) * scale; }
+  /// Where the label is; below 0 if on another rank.
+  ARCHON_HOST_DEVICE int64_t column_of(int64_t label) const {
+    const int64_t column = label - first_row;
+    return label >= 0 && column >= 0 && column < width ? column : -1;
+  }
+  /// What thread `thread` of `threads` contributes.
+  ARCHON_HOST_DEVICE SoftmaxStats share(int thread, int threads) const {
+    SoftmaxStats stats{-INFINITY, 0, 0, 0};
+    for (int64_t i = thread; i < width; i += threads) stats = merge(stats, {scaled(i), 1, 0, 0});
+    return stats;
+  }
+};
+
+/// d(g·log p + h·H)/d logits of a token, with H the entropy: (g·onehot − p·(g + h·(z − E z))) for
+/// scaled logits z. g and h are zero where the token has no label, or nothing depends on it.
+struct RowGradient {
+  float g, factor, slope, max;
+  bool none;  ///< the row's gradient is zero, whatever its logits are
+
+  ARCHON_HOST_DEVICE RowGradient(float g, float h, const SoftmaxStats& whole)
+      : g(g), slope(-h / whole.sum), max(whole.max), none(g == 0 && h == 0) {
+    factor = -g / whole.sum - slope * (whole.weighted / whole.sum);
+  }
+  ARCHON_HOST_DEVICE float at(float scaled, bool is_label) const {
+    const float shifted = scaled - max;
+    return (factor + slope * shifted) * std::exp(shifted) + (is_label ? g : 0.0F);
+  }
+};
+
+}  // namespace archon::kernels
