@@ -61,9 +61,9 @@ class Examples(unittest.TestCase):
             self.run_block(language, body)
 
 
-class Readme(Examples):
+class Start(Examples):
     def test_its_commands_run(self):
-        self.run_document("README.md")
+        self.run_document("docs/start.md")
 
 
 class FileFormats(Examples):
