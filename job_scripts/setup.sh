@@ -7,7 +7,7 @@
 #   --preset NAME   which of CMakePresets.json to build [release]
 #   --cuda          the preset cuda: for GPUs too, with the CUDA libraries that LibTorch needs
 #                   (3 GB of wheels, unless LIBTORCH_ROOT names a LibTorch that has them)
-#   --tests         build the tests and benchmarks too
+#   --tests         build the tests and benchmarks too, with what builds the site of the documentation
 #   --prefix DIR    install Archon there: DIR/bin/archon, which needs neither sources nor build
 #   --no-install    install nothing that Archon needs; say what is absent and stop
 #   --help          this text
@@ -65,8 +65,9 @@ missing_packages() {
 
 # Prints what neither PATH nor CMake can find, one thing a line.
 absent_parts() {
-  local tool
-  for tool in cmake ninja mpiexec "${CXX:-c++}"; do
+  local tool tools=(cmake ninja mpiexec "${CXX:-c++}")
+  [[ $tests == OFF ]] || tools+=(doxygen)
+  for tool in "${tools[@]}"; do
     command -v "$tool" >/dev/null || printf 'the program %s\n' "$tool"
   done
   if ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then
@@ -151,6 +152,7 @@ provide_python() {
       "see the message above" "set ARCHON_VENV to a folder that can be written"
   fi
   provide_wheels helpers "$archon_root/tools/requirements.txt"
+  [[ $tests == OFF ]] || provide_wheels docs "$archon_root/tools/requirements-docs.txt"
   if [[ -z ${LIBTORCH_ROOT:-} ]]; then
     provide_wheels libtorch "$archon_root/tools/requirements-libtorch.txt" --no-deps --no-compile
     [[ $preset != cuda ]] ||
@@ -208,6 +210,7 @@ install_build() {
 
 parse_options "$@"
 build=$archon_root/build/$preset
+[[ $tests == OFF ]] || debian_packages+=(doxygen)
 provide_system
 provide_python
 configure

@@ -15,8 +15,6 @@ import h5py
 
 SOURCE = Path(os.environ["ARCHON_TEST_SOURCE_DIR"])
 BUILD = Path(os.environ["ARCHON_TEST_BINARY_DIR"])
-COMMANDS = ("train", "eval", "forward", "generate", "reward", "init", "export", "diff", "inspect",
-            "plan", "plugins", "doctor")
 
 
 def blocks(document, *languages):
@@ -63,9 +61,9 @@ class Examples(unittest.TestCase):
             self.run_block(language, body)
 
 
-class Readme(Examples):
+class Start(Examples):
     def test_its_commands_run(self):
-        self.run_document("README.md")
+        self.run_document("docs/start.md")
 
 
 class FileFormats(Examples):
@@ -194,14 +192,47 @@ class GpuPlanning(unittest.TestCase):
                 self.assertAlmostEqual(a / b, 1, places=5)
 
 
+class Messages(unittest.TestCase):
+    """Quoted as **`the message`**, with an ellipsis for each value; those of other programs name it."""
+
+    PAGES = ("docs/troubleshooting.md", "docs/clusters.md")
+
+    def sources(self):
+        """The literals of the sources, with an ellipsis for what is filled in, and the scripts."""
+        texts = []
+        for file in (path for path in (SOURCE / "src").rglob("*") if path.suffix in (".cpp", ".hpp", ".c")):
+            for literals in re.findall(r'(?:"(?:[^"\\\n]|\\.)*"\s*)+', file.read_text(encoding="utf-8")):
+                text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literals)).replace('\\"', '"')
+                texts.append(re.sub(r"\{\w*(?::[^{}]*)?\}", "…", text))
+        texts += [path.read_text(encoding="utf-8") for path in (SOURCE / "job_scripts").glob("*.sh")]
+        return "\n".join(texts)
+
+    def test_they_are_in_the_sources(self):
+        sources = self.sources()
+        for page in self.PAGES:
+            quotes = re.findall(r"\*\*`([^`]+)`\*\*(?:\s\((Open MPI|Slurm)\))?",
+                                (SOURCE / page).read_text(encoding="utf-8"))
+            self.assertTrue(quotes, page)
+            for message, other_program in quotes:
+                if not other_program:
+                    message = re.sub(r"\s+", " ", message)
+                    self.assertTrue(message in sources, f"{page} quotes: {message}")
+
+
 class Commands(unittest.TestCase):
+    def help_of(self, *command):
+        arguments = [BUILD / "bin" / "archon", *command, "--help"]
+        return subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+
     def test_the_page_has_what_help_prints(self):
         page = (SOURCE / "docs" / "cli.md").read_text(encoding="utf-8")
-        for command in ([], *([name] for name in COMMANDS)):
-            arguments = [BUILD / "bin" / "archon", *command, "--help"]
-            text = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
-            self.assertIn(f"```text\n{text.strip()}\n```", page,
-                          f"docs/cli.md must show what `archon {' '.join(command)} --help` prints")
+        text = self.help_of()
+        names = re.findall(r"^  ([a-z]+) ", text.split("Examples:")[0], re.MULTILINE)
+        self.assertIn("train", names)
+        for command in ([], *([name] for name in names)):
+            text = self.help_of(*command)
+            self.assertTrue(f"```text\n{text.strip()}\n```" in page,
+                            f"docs/cli.md must show what `archon {' '.join(command)} --help` prints")
 
 
 class Links(unittest.TestCase):

@@ -55,9 +55,10 @@ struct PolicyLoss {
 
 /// With r = exp(log_probs − proximal), A the advantage and w = exp(proximal − behaviour):
 ///
-///     clip   l = max(−A·r, −A·clip(r, 1 − eps_clip, 1 + eps_clip_higher));  l = min(l,
-///     dual_clip·|A|) sapo   l = −A · 4/τ · sigmoid(τ·(r − 1)), τ by the sign of A both   l · w, 0
-///     where w is above the cap
+///     clip   l = max(−A·r, −A·clip(r, 1 − eps_clip, 1 + eps_clip_higher));
+///            with a dual clip min(l, dual_clip·|A|)
+///     sapo   l = −A · 4/τ · sigmoid(τ·(r − 1)), τ by the sign of A
+///     both   l · w, 0 where w is above the cap
 ///
 /// Clipping: PPO (Schulman et al. 2017, arXiv:1707.06347), with an upper bound of its own as in
 /// DAPO (Yu et al. 2025, arXiv:2503.14476). Dual clip: Ye et al. 2020, arXiv:1912.09729. Proximal
