@@ -37,6 +37,22 @@ BOOST_AUTO_TEST_CASE(head_counts_that_do_not_fit_name_the_nearest_that_do) {
                   {"--cp 3", "4 attention heads", "2 key/value", "nearest first: 2, 4, 1"});
 }
 
+// Where there are GPUs, the processes started here see none.
+BOOST_AUTO_TEST_CASE(devices_that_are_not_there) {
+  setenv("CUDA_VISIBLE_DEVICES", "", 1);
+  const Inputs inputs;
+  for (const int ranks : {1, 2})
+    check_bad_input(ranks, inputs.train({"--device", "cuda"}),
+                    {"--device cuda", "CUDA", "give every rank a GPU", "--device cpu"});
+  check_bad_input(1, inputs.eval({"--device", "gpu"}), {"--device gpu", "auto", "cuda"});
+  check_bad_input(1, inputs.train({"--activation-offload", "on"}),
+                  {"--activation-offload on", "--activation-checkpointing full"});
+  check_bad_input(
+      1, inputs.train({"--activation-offload", "on", "--activation-checkpointing", "full"}),
+      {"--activation-offload on", "computes on the CPU"});
+  check_runs(2, inputs.eval({"--device", "auto"}));
+}
+
 BOOST_AUTO_TEST_CASE(options_that_are_wrong) {
   const Inputs inputs;
   check_bad_input(1, inputs.train({"--learning-rate", "1"}), {"--learning-rate", "train --help"});

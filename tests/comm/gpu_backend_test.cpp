@@ -67,7 +67,7 @@ BOOST_AUTO_TEST_CASE(groups_are_split_off_the_whole) {
 BOOST_AUTO_TEST_CASE(all_groups_of_a_mesh_exchange) {
   const int size = world_size();
   archon::Mesh mesh({size % 2 == 0 ? size / 2 : size, size % 2 == 0 ? 2 : 1, 1}, MPI_COMM_WORLD);
-  mesh.use_gpu(host_gpu());
+  mesh.use_gpu(std::shared_ptr<archon::GpuRuntime>(&host_gpu(), [](archon::GpuRuntime*) {}));
   for (const Communicator* group : {&mesh.world(), &mesh.dp(), &mesh.cp(), &mesh.tp(),
                                     &mesh.model_parallel(), &mesh.shard_group()}) {
     at::Tensor ones = at::full({5000}, 1.0);
