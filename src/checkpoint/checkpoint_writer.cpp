@@ -59,9 +59,10 @@ CheckpointOptions validated(const CheckpointOptions& options) {
   ARCHON_VALIDATE(options.compression >= 0 && options.compression <= 9,
                   "checkpoint compression {} is no deflate level; choose 1 to 9, or 0 for none",
                   options.compression);
-  ARCHON_VALIDATE(options.compression == 0 || !single,
-                  "checkpoints in a single file cannot be compressed: where an element lies must be "
-                  "known before it is written; choose the layout shards, or no compression");
+  ARCHON_VALIDATE(
+      options.compression == 0 || !single,
+      "checkpoints in a single file cannot be compressed: where an element lies must be "
+      "known before it is written; choose the layout shards, or no compression");
   ARCHON_VALIDATE(options.compression == 0 || !options.async,
                   "compressed checkpoints cannot be saved asynchronously: HDF5, which compresses "
                   "them, is not safe for a second thread; choose one of the two");
@@ -156,7 +157,7 @@ struct CheckpointWriter::State {
   const std::vector<OwnedPiece> pieces;
   const bool copies;  // what is written is a copy: for asynchronous saves, and from a GPU
   const std::vector<OwnedPiece> written;  // the pieces, or their twins in host memory
-  const CheckpointIndex index;  // on world rank 0
+  const CheckpointIndex index;            // on world rank 0
   const h5::FileImage shard;
   RequestedFailure requested;
 

@@ -146,8 +146,7 @@ class MemoryWalk {
   /// Of what a layer keeps until its backward; its input may wait elsewhere.
   int64_t kept_on_device(int64_t layer) const {
     const Recompute recompute = shapes_.recompute(layer);
-    const bool offloads =
-        shapes_.memory.activations.offload && recompute != Recompute::none;
+    const bool offloads = shapes_.memory.activations.offload && recompute != Recompute::none;
     return sizes_.kept(recompute) - (offloads ? sizes_.stream : 0);
   }
   int64_t head_weight() const { return shapes_.vocab_rows() * shapes_.config.hidden_size; }
@@ -236,8 +235,8 @@ class MemoryWalk {
     phase[MemoryUse::gradients] =
         all_gradients_ - (several_ || shapes_.tied() ? 0 : gradient(unit));
     // The gradient of the table.
-    phase[MemoryUse::working] = head_weight() * shapes_.element() + sizes_.stream +
-                                (sizes_.gathers ? sizes_.whole : 0);
+    phase[MemoryUse::working] =
+        head_weight() * shapes_.element() + sizes_.stream + (sizes_.gathers ? sizes_.whole : 0);
     phase[MemoryUse::exchange] = outgoing(unit) + in_flight(shapes_.layer(0));
     if (!shapes_.sharding.sharded()) phase[MemoryUse::gradients] = all_gradients_;
     return phase;
@@ -293,8 +292,7 @@ void find_largest_buffer(const ShapeModel& shapes, const BlockSizes& sizes, int6
   offer("gate and up projections", 2 * sizes.glu / sizes.tiles);
   offer("query, key and value heads", std::max(sizes.qkv, sizes.attention_in));
   if (shapes.config.critic) return;
-  offer("gradient of the head, float32",
-        shapes.vocab_rows() * shapes.config.hidden_size * kFloat);
+  offer("gradient of the head, float32", shapes.vocab_rows() * shapes.config.hidden_size * kFloat);
   offer("chunk of logits", logits);
 }
 

@@ -1,5 +1,5 @@
-// One block per token: its threads take neighbouring logits in turn, so that reads coalesce, and the
-// logits are read once for the statistics and once for the gradient, which takes their place.
+// One block per token: its threads take neighbouring logits in turn, so that reads coalesce, and
+// the logits are read once for the statistics and once for the gradient, which takes their place.
 #include <ATen/core/Tensor.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
@@ -34,7 +34,8 @@ __device__ SoftmaxStats merge_warp(SoftmaxStats stats) {
 /// Thread 0's result is that of the block.
 __device__ SoftmaxStats merge_block(SoftmaxStats stats) {
   __shared__ SoftmaxStats of_warps[kThreads / kWarp];
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp,
+            lane = static_cast<int>(threadIdx.x) % kWarp;
   stats = merge_warp(stats);
   if (lane == 0) of_warps[warp] = stats;
   __syncthreads();

@@ -5,8 +5,8 @@
 
 #include "archon/base/host_device.hpp"
 
-/// The arithmetic of one row of the chunked softmax: what the kernels of a GPU compute an element at a
-/// time, and tests check on the CPU.
+/// The arithmetic of one row of the chunked softmax: what the kernels of a GPU compute an element
+/// at a time, and tests check on the CPU.
 namespace archon::kernels {
 
 /// What one rank knows of a token's distribution: over its own vocabulary rows only. Of the whole

@@ -41,8 +41,7 @@ const float* data_or_null(const at::Tensor& x) {
 }  // namespace
 
 at::Tensor statistics(const at::Tensor& logits, const at::Tensor& labels, const Place& place) {
-  at::Tensor stats =
-      at::empty({logits.size(0), kStatsWidth}, logits.options().dtype(at::kFloat));
+  at::Tensor stats = at::empty({logits.size(0), kStatsWidth}, logits.options().dtype(at::kFloat));
   if constexpr (kCudaBuild)
     if (logits.is_cuda()) {
       cuda::statistics(logits, labels, place, stats);

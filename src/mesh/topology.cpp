@@ -26,9 +26,9 @@ bool crosses(const std::vector<int>& hosts, int size, int stride) {
 int most_ranks_of_a_host(const std::vector<int>& hosts) {
   std::map<int, int> ranks;
   for (const int host : hosts) ++ranks[host];
-  return std::max_element(ranks.begin(), ranks.end(), [](const auto& a, const auto& b) {
-           return a.second < b.second;
-         })->second;
+  return std::max_element(ranks.begin(), ranks.end(),
+                          [](const auto& a, const auto& b) { return a.second < b.second; })
+      ->second;
 }
 
 }  // namespace
@@ -60,11 +60,15 @@ std::string axes_across_hosts(const MeshShape& shape, const std::vector<int>& ho
   const bool tp = worth_telling(shape.tp, 1), cp = worth_telling(shape.cp, shape.tp);
   if (!tp && !cp) return "";
   return fmt::format(
-      "{} within every layer, and over several hosts, though {} ranks of a host would hold a group; "
-      "start ranks host by host (mpiexec --map-by slot, srun --distribution=block), with a multiple "
+      "{} within every layer, and over several hosts, though {} ranks of a host would hold a "
+      "group; "
+      "start ranks host by host (mpiexec --map-by slot, srun --distribution=block), with a "
+      "multiple "
       "of cp x tp = {} ranks on each",
-      tp && cp ? "tp and cp exchange" : tp ? "tp exchanges" : "cp exchanges", room,
-      shape.cp * shape.tp);
+      tp && cp ? "tp and cp exchange"
+      : tp     ? "tp exchanges"
+               : "cp exchanges",
+      room, shape.cp * shape.tp);
 }
 
 namespace {

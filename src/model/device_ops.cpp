@@ -48,8 +48,7 @@ Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 
 NormGradients rms_norm_backward(const at::Tensor& y_grad, const at::Tensor& x,
                                 const at::Tensor& inv_rms, const at::Tensor& weight) {
-  NormGradients grads =
-      norm_backward(wide(y_grad), wide(x), inv_rms.unsqueeze(-1), wide(weight));
+  NormGradients grads = norm_backward(wide(y_grad), wide(x), inv_rms.unsqueeze(-1), wide(weight));
   grads.x = grads.x.to(x.scalar_type());
   return grads;
 }
@@ -97,8 +96,8 @@ NormRotaryGradients norm_rotary_backward(const at::Tensor& y_grad, const at::Ten
   const auto apply = [&](const Heads& heads, const at::Tensor& weight, at::Tensor& weight_grad) {
     at::Tensor grad = turn(wide(heads.of(y_grad)), cos, -sin);
     if (weight.defined()) {
-      NormGradients both = norm_backward(grad, wide(heads.of(qkv)),
-                                         heads.of(inv_rms).unsqueeze(-1), wide(weight));
+      NormGradients both =
+          norm_backward(grad, wide(heads.of(qkv)), heads.of(inv_rms).unsqueeze(-1), wide(weight));
       grad = both.x;
       weight_grad = both.weight;
     }

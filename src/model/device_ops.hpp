@@ -4,8 +4,8 @@
 
 #include "kernels.hpp"
 
-/// What the row kernels of kernels.hpp compute, in LibTorch's operations, for tensors that are not in
-/// host memory. Types and roundings are the same: float32 inside, rounded once.
+/// What the row kernels of kernels.hpp compute, in LibTorch's operations, for tensors that are not
+/// in host memory. Types and roundings are the same: float32 inside, rounded once.
 namespace archon::device_ops {
 
 struct Normed {

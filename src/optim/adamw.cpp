@@ -27,8 +27,8 @@ struct Coefficients {
 
 // One pass: each of the four arrays is read once and the three that change are written once.
 ARCHON_SIMD_CLONES void update_range(float* __restrict weight, const float* __restrict grad,
-                               float* __restrict exp_avg, float* __restrict exp_avg_sq,
-                               int64_t elements, const Coefficients& given) {
+                                     float* __restrict exp_avg, float* __restrict exp_avg_sq,
+                                     int64_t elements, const Coefficients& given) {
   const Coefficients c = given;
   for (int64_t i = 0; i < elements; ++i) {
     const float g = grad[i] * c.grad_scale;
@@ -72,8 +72,8 @@ class AdamW final : public Optimizer {
       float* exp_avg = moments_[i].exp_avg.mutable_data_ptr<float>();
       float* exp_avg_sq = moments_[i].exp_avg_sq.mutable_data_ptr<float>();
       optim::for_ranges(tensors_[i].weight.numel(), [&](int64_t begin, int64_t end) {
-        update_range(weight + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin,
-                     end - begin, c);
+        update_range(weight + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin, end - begin,
+                     c);
       });
     }
   }

@@ -1,5 +1,5 @@
-// The arithmetic that the CUDA kernels of the softmax share, run here as they do, a thread after the
-// other, against LibTorch's log_softmax in float64.
+// The arithmetic that the CUDA kernels of the softmax share, run here as they do, a thread after
+// the other, against LibTorch's log_softmax in float64.
 #include "softmax_math.hpp"
 
 #include <ATen/TensorOperators.h>
@@ -59,7 +59,8 @@ BOOST_AUTO_TEST_CASE(the_gradient_is_that_of_log_probability_and_entropy) {
   const LogitRow<const float> row{logits.const_data_ptr<float>(), kWidth, 0, kScale};
   const RowGradient gradient(kGrad * kScale, kEntropyGrad * kScale, of_block(row, 32));
   for (int64_t i = 0; i < kWidth; ++i)
-    BOOST_CHECK_SMALL(gradient.at(row.scaled(i), i == kLabel) - leaf.grad()[i].item<float>(), 2e-6F);
+    BOOST_CHECK_SMALL(gradient.at(row.scaled(i), i == kLabel) - leaf.grad()[i].item<float>(),
+                      2e-6F);
 }
 
 BOOST_AUTO_TEST_CASE(a_label_is_in_the_rows_of_one_rank) {

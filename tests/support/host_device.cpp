@@ -101,8 +101,8 @@ const bool is_accelerator = [] {
 
 /// A number that LibTorch made a tensor of may be anywhere.
 void check_device(const c10::OperatorHandle& op, const at::Tensor& x) {
-  TORCH_CHECK(!x.defined() || x.dim() == 0 || x.device() == host_device(),
-              op.operator_name().name, " mixes tensors of a GPU and of the host");
+  TORCH_CHECK(!x.defined() || x.dim() == 0 || x.device() == host_device(), op.operator_name().name,
+              " mixes tensors of a GPU and of the host");
 }
 
 void on_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
@@ -137,7 +137,9 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
 }
 
 void use_host_gpus() {
-  replace_gpu_platform({[] { return GpuSupport{64, ""}; },
+  replace_gpu_platform({[] {
+                          return GpuSupport{64, ""};
+                        },
                         [](int) -> std::unique_ptr<GpuRuntime> {
                           return std::make_unique<HostGpu>(host_device());
                         }});
