@@ -210,9 +210,8 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const VocabParallelHea
                                 const at::Tensor& labels, const at::Tensor& weights) {
   const at::Tensor active = weights.nonzero().view({-1});
   const bool all = active.size(0) == weights.size(0);
-  const at::Tensor rows = copy_to(hidden.device(), active);
   const auto pick = [&](const at::Tensor& x) {
-    return (all ? x : x.index_select(0, x.is_cpu() ? active : rows)).contiguous();
+    return (all ? x : x.index_select(0, copy_to(x.device(), active))).contiguous();
   };
   const bool with_gradient =
       c10::GradMode::is_enabled() && (hidden.requires_grad() || head.weight.requires_grad());

@@ -71,6 +71,48 @@ __global__ void differentiate_kernel(LogitRow<T> first, const int64_t* labels, c
     row.logits[i] = gradient.none ? T(0) : static_cast<T>(gradient.at(row.scaled(i), i == column));
 }
 
+/// Calls body(t) for every token, one thread each.
+template <class Body>
+__global__ void tokens_kernel(int64_t tokens, Body body) {
+  const int64_t t = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (t < tokens) body(t);
+}
+
+struct MergeRanks {
+  const SoftmaxStats* stats;
+  SoftmaxStats* whole;
+  int64_t tokens, ranks;
+  __device__ void operator()(int64_t t) const {
+    whole[t] = kernels::merge_ranks(stats + t, tokens, ranks);
+  }
+};
+
+struct LogProb {
+  const SoftmaxStats* whole;
+  float* result;
+  __device__ void operator()(int64_t t) const { result[t] = kernels::log_prob(whole[t]); }
+};
+
+struct Entropy {
+  const SoftmaxStats* whole;
+  float* result;
+  __device__ void operator()(int64_t t) const { result[t] = kernels::entropy(whole[t]); }
+};
+
+const SoftmaxStats* stats_of(const at::Tensor& x) {
+  return reinterpret_cast<const SoftmaxStats*>(x.const_data_ptr<float>());
+}
+
+template <class Body>
+void for_tokens(const at::Tensor& output, const Body& body) {
+  const int64_t tokens = output.size(0);
+  if (tokens == 0) return;
+  const auto stream = c10::cuda::getCurrentCUDAStream(output.device().index()).stream();
+  const auto blocks = static_cast<unsigned>((tokens + kThreads - 1) / kThreads);
+  tokens_kernel<<<blocks, kThreads, 0, stream>>>(tokens, body);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
 /// Calls launch(a pointer of the logits' type, stream); nothing where there are no tokens.
 template <class Launch>
 void launch_for(const at::Tensor& logits, const Launch& launch) {
@@ -95,6 +137,19 @@ void statistics(const at::Tensor& logits, const at::Tensor& labels, const Place&
   });
 }
 
+void merge_ranks(const at::Tensor& of_ranks, const at::Tensor& whole) {
+  auto* const out = reinterpret_cast<SoftmaxStats*>(whole.data_ptr<float>());
+  for_tokens(whole, MergeRanks{stats_of(of_ranks), out, of_ranks.size(1), of_ranks.size(0)});
+}
+
+void log_probs(const at::Tensor& whole, const at::Tensor& result) {
+  for_tokens(result, LogProb{stats_of(whole), result.data_ptr<float>()});
+}
+
+void entropies(const at::Tensor& whole, const at::Tensor& result) {
+  for_tokens(result, Entropy{stats_of(whole), result.data_ptr<float>()});
+}
+
 void differentiate(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
                    const at::Tensor& grad, const at::Tensor& entropy_grad,
                    const at::Tensor& whole) {
@@ -102,8 +157,7 @@ void differentiate(const at::Tensor& logits, const at::Tensor& labels, const Pla
     const LogitRow<T> first{data, logits.size(1), place.first_row, place.scale};
     differentiate_kernel<T><<<static_cast<unsigned>(logits.size(0)), kThreads, 0, stream>>>(
         first, labels.const_data_ptr<int64_t>(), grad.const_data_ptr<float>(),
-        entropy_grad.defined() ? entropy_grad.const_data_ptr<float>() : nullptr,
-        reinterpret_cast<const SoftmaxStats*>(whole.const_data_ptr<float>()));
+        entropy_grad.defined() ? entropy_grad.const_data_ptr<float>() : nullptr, stats_of(whole));
   });
 }
 

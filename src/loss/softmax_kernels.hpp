@@ -2,8 +2,6 @@
 
 #include <c10/util/BFloat16.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 #include "softmax_math.hpp"
@@ -11,12 +9,6 @@
 /// Row kernels of the chunked softmax, vectorised for several instruction sets. T is float or
 /// BFloat16; arithmetic is float.
 namespace archon::kernels {
-
-/// The logarithm of a token's share. Fused multiply-adds may leave a sum a little below 1, but no
-/// probability is above 1; NaN stays.
-inline float log_prob(float scaled_logit, float max, float sum) {
-  return std::min(scaled_logit - max - std::log(sum), 0.0F);
-}
 
 #define ARCHON_DECLARE_KERNELS(T)                                                               \
   /* Statistics of scale · logits [width] (label left 0). */                                   \

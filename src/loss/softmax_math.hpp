@@ -28,6 +28,40 @@ ARCHON_HOST_DEVICE inline SoftmaxStats merge(const SoftmaxStats& a, const Softma
           high.weighted + (low.weighted + low.sum * shift) * factor, 0};
 }
 
+/// Of one token over the whole vocabulary, from those of its `ranks` ranks, `stride` apart: in
+/// their order, so that all of them get the same bits.
+ARCHON_HOST_DEVICE inline SoftmaxStats merge_ranks(const SoftmaxStats* stats, int64_t stride,
+                                                   int64_t ranks) {
+  float max = -INFINITY;
+  for (int64_t r = 0; r < ranks; ++r) {
+    const float of_rank = stats[r * stride].max;
+    max = max < of_rank ? of_rank : max;
+  }
+  SoftmaxStats all{max, 0, 0, 0};
+  for (int64_t r = 0; r < ranks; ++r) {
+    const SoftmaxStats& s = stats[r * stride];
+    if (s.sum == 0) continue;
+    const float shift = s.max - max, factor = std::exp(shift);
+    all.sum += s.sum * factor;
+    all.weighted += (s.weighted + s.sum * shift) * factor;
+    all.label += s.label;
+  }
+  return all;
+}
+
+/// The logarithm of a token's share. Fused multiply-adds may leave a sum a little below 1, but no
+/// probability is above 1; NaN stays.
+ARCHON_HOST_DEVICE inline float log_prob(float scaled_logit, float max, float sum) {
+  const float log_p = scaled_logit - max - std::log(sum);
+  return 0.0F < log_p ? 0.0F : log_p;
+}
+ARCHON_HOST_DEVICE inline float log_prob(const SoftmaxStats& whole) {
+  return log_prob(whole.label, whole.max, whole.sum);
+}
+ARCHON_HOST_DEVICE inline float entropy(const SoftmaxStats& whole) {
+  return std::log(whole.sum) - whole.weighted / whole.sum;
+}
+
 /// A rank's logits of one token, `width` from vocabulary row `first_row` on.
 template <class T>
 struct LogitRow {

@@ -1,8 +1,6 @@
 #include "softmax_rows.hpp"
 
 #include <ATen/Parallel.h>
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/amax.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -34,6 +32,10 @@ void for_rows(const at::Tensor& logits, const Place& place, const Body& body) {
   });
 }
 
+const SoftmaxStats* stats_of(const at::Tensor& x) {
+  return reinterpret_cast<const SoftmaxStats*>(x.const_data_ptr<float>());
+}
+
 const float* data_or_null(const at::Tensor& x) {
   return x.defined() ? x.const_data_ptr<float>() : nullptr;
 }
@@ -59,26 +61,42 @@ at::Tensor statistics(const at::Tensor& logits, const at::Tensor& labels, const 
 }
 
 at::Tensor merged(const at::Tensor& of_ranks) {
-  if (of_ranks.size(0) == 1) return of_ranks.select(0, 0);
-  const at::Tensor maxima = of_ranks.select(2, 0), sums = of_ranks.select(2, 1);
-  at::Tensor whole = at::empty({of_ranks.size(1), kStatsWidth}, of_ranks.options());
-  const at::Tensor max = at::amax(maxima, 0);
-  // A rank without rows has a maximum of -inf, and a sum of 0 that shall stay 0.
-  const at::Tensor shift = (maxima - max).masked_fill(sums.eq(0), 0.0), factor = shift.exp();
-  whole.select(1, 0).copy_(max);
-  whole.select(1, 1).copy_((sums * factor).sum(0));
-  whole.select(1, 2).copy_(((of_ranks.select(2, 2) + sums * shift) * factor).sum(0));
-  whole.select(1, 3).copy_(of_ranks.select(2, 3).sum(0));
+  const int64_t ranks = of_ranks.size(0), tokens = of_ranks.size(1);
+  if (ranks == 1) return of_ranks.select(0, 0);
+  at::Tensor whole = at::empty({tokens, kStatsWidth}, of_ranks.options());
+  if constexpr (kCudaBuild)
+    if (of_ranks.is_cuda()) {
+      cuda::merge_ranks(of_ranks, whole);
+      return whole;
+    }
+  const SoftmaxStats* stats = stats_of(of_ranks);
+  auto* out = reinterpret_cast<SoftmaxStats*>(whole.data_ptr<float>());
+  for (int64_t t = 0; t < tokens; ++t) out[t] = kernels::merge_ranks(stats + t, tokens, ranks);
   return whole;
 }
 
-// Fused multiply-adds may leave a sum a little below 1, but no probability is above 1; NaN stays.
 at::Tensor log_probs(const at::Tensor& whole) {
-  return (whole.select(1, 3) - whole.select(1, 0) - whole.select(1, 1).log()).clamp_max(0.0);
+  at::Tensor result = at::empty({whole.size(0)}, whole.options());
+  if constexpr (kCudaBuild)
+    if (whole.is_cuda()) {
+      cuda::log_probs(whole, result);
+      return result;
+    }
+  float* out = result.data_ptr<float>();
+  for (int64_t t = 0; t < whole.size(0); ++t) out[t] = kernels::log_prob(stats_of(whole)[t]);
+  return result;
 }
 
 at::Tensor entropies(const at::Tensor& whole) {
-  return whole.select(1, 1).log() - whole.select(1, 2) / whole.select(1, 1);
+  at::Tensor result = at::empty({whole.size(0)}, whole.options());
+  if constexpr (kCudaBuild)
+    if (whole.is_cuda()) {
+      cuda::entropies(whole, result);
+      return result;
+    }
+  float* out = result.data_ptr<float>();
+  for (int64_t t = 0; t < whole.size(0); ++t) out[t] = kernels::entropy(stats_of(whole)[t]);
+  return result;
 }
 
 void differentiate(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
@@ -87,7 +105,7 @@ void differentiate(const at::Tensor& logits, const at::Tensor& labels, const Pla
   if constexpr (kCudaBuild)
     if (logits.is_cuda())
       return cuda::differentiate(logits, labels, place, grad, entropy_grad, whole);
-  const auto* stats = reinterpret_cast<const SoftmaxStats*>(whole.const_data_ptr<float>());
+  const SoftmaxStats* stats = stats_of(whole);
   const int64_t* label = labels.const_data_ptr<int64_t>();
   const float *g = grad.const_data_ptr<float>(), *h = data_or_null(entropy_grad);
   for_rows(logits, place, [&]<class T>(int64_t t, const LogitRow<T>& row) {
