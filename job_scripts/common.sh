@@ -32,6 +32,19 @@ print_help() { sed -n '2,/^[^#]/ { s/^# \{0,1\}//p }' "$1"; }
 # Cores this process may use; nproc alone would take OMP_NUM_THREADS for their number.
 core_count() { env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc; }
 
+# Compilers at a time: LibTorch's headers take up to 2 GiB in each.
+job_count() {
+  local jobs memory limit
+  jobs=$(core_count)
+  memory=$(awk '/^MemAvailable/ { print int($2 / 1024 / 1024) }' /proc/meminfo)
+  limit=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || true)
+  if [[ $limit =~ ^[0-9]+$ && $((limit >> 30)) -lt $memory ]]; then
+    memory=$((limit >> 30))
+  fi
+  if [[ $((memory / 2)) -lt $jobs ]]; then jobs=$((memory / 2)); fi
+  echo $((jobs > 0 ? jobs : 1))
+}
+
 # is_open_mpi LAUNCHER: whether this mpiexec understands Open MPI's options
 is_open_mpi() { "$1" --version 2>/dev/null | grep -qiE 'open ?mpi|openrte'; }
 

@@ -167,19 +167,6 @@ provide_python() {
 
 # --- build -----------------------------------------------------------------------------------
 
-# Compilers at a time: LibTorch's headers take up to 2 GiB in each.
-job_count() {
-  local jobs memory limit
-  jobs=$(core_count)
-  memory=$(awk '/^MemAvailable/ { print int($2 / 1024 / 1024) }' /proc/meminfo)
-  limit=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || true)
-  if [[ $limit =~ ^[0-9]+$ && $((limit >> 30)) -lt $memory ]]; then
-    memory=$((limit >> 30))
-  fi
-  if [[ $((memory / 2)) -lt $jobs ]]; then jobs=$((memory / 2)); fi
-  echo $((jobs > 0 ? jobs : 1))
-}
-
 configure() {
   local stamp=$build/.setup wanted="tests=$tests venv=$archon_venv libtorch=$libtorch"
   if [[ -f $build/build.ninja && $(cat -- "$stamp" 2>/dev/null) == "$wanted" ]]; then

@@ -59,10 +59,9 @@ CheckpointOptions validated(const CheckpointOptions& options) {
   ARCHON_VALIDATE(options.compression >= 0 && options.compression <= 9,
                   "checkpoint compression {} is no deflate level; choose 1 to 9, or 0 for none",
                   options.compression);
-  ARCHON_VALIDATE(
-      options.compression == 0 || !single,
-      "checkpoints in a single file cannot be compressed: where an element lies must be "
-      "known before it is written; choose the layout shards, or no compression");
+  ARCHON_VALIDATE(options.compression == 0 || !single,
+                  "checkpoints in a single file cannot be compressed: where an element lies must be "
+                  "known before it is written; choose the layout shards, or no compression");
   ARCHON_VALIDATE(options.compression == 0 || !options.async,
                   "compressed checkpoints cannot be saved asynchronously: HDF5, which compresses "
                   "them, is not safe for a second thread; choose one of the two");
@@ -192,7 +191,7 @@ void CheckpointWriter::State::begin(int64_t step_to_save, const Json& trainer) {
   if (world.rank() == 0) outcome.failure = attempt([&] { make_empty_folder(temporary); });
   const bool ready = agree_on_failure(world, outcome.failure).empty();
   const Json state = {{"optimizer_steps", optimizer.steps()}, {"trainer", trainer}};
-  if (copies) copy_elements(pieces, written);
+  if (ready && copies) copy_elements(pieces, written);
   if (ready && options.layout == CheckpointLayout::shards) return start_shards(state.dump());
   if (ready) outcome = write_single(state.dump());
   part = std::async(std::launch::deferred, [outcome] { return outcome; });

@@ -100,10 +100,6 @@ class CudaRuntime final : public GpuRuntime {
 
   at::Device device() const override { return {at::kCUDA, device_}; }
 
-  bool owns(const at::Tensor& tensor) const override {
-    return tensor.is_cuda() && tensor.device().index() == device_;
-  }
-
   int64_t peak_memory_bytes() const override {
     // The first of the three statistics counts all pools.
     return c10::cuda::CUDACachingAllocator::getDeviceStats(device_).allocated_bytes[0].peak;

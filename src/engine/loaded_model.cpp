@@ -10,8 +10,9 @@
 
 namespace archon {
 
-ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory) {
+ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory, at::Device device) {
   return {.compute_dtype = dtype,
+          .device = device,
           .mode = memory.shard,
           .reshard_after_forward = memory.reshard_after_forward,
           // Tiles each give a gradient; their sum must not be rounded after every tile.
@@ -36,12 +37,6 @@ std::string checkpoint_of(const std::string& path, const Communicator& world) {
   return world.broadcast(folder, 0);
 }
 
-ShardPolicy shard_policy_of(const Mesh& mesh, at::ScalarType dtype, const MemoryOptions& memory) {
-  ShardPolicy policy = shard_policy(dtype, memory);
-  policy.device = mesh.device();
-  return policy;
-}
-
 /// The model as shapes.
 LoadedModel build_model(const std::string& folder, const Mesh& mesh, const MemoryOptions& memory) {
   LoadedModel loaded{HfConfig::read(folder), nullptr, nullptr, folder};
@@ -59,7 +54,7 @@ LoadedModel allocate_model(const std::string& path, const Mesh& mesh, at::Scalar
                            const MemoryOptions& memory) {
   const std::string checkpoint = checkpoint_of(path, mesh.world());
   LoadedModel loaded = build_model(checkpoint.empty() ? path : checkpoint, mesh, memory);
-  loaded.model->allocate(shard_policy_of(mesh, dtype, memory), mesh.shard_group());
+  loaded.model->allocate(shard_policy(dtype, memory, mesh.device()), mesh.shard_group());
   return loaded;
 }
 
@@ -69,7 +64,7 @@ LoadedModel load_model(const std::string& path, const Mesh& mesh, at::ScalarType
   LoadedModel loaded = build_model(checkpoint.empty() ? path : checkpoint, mesh, memory);
   std::optional<WeightFolder> weights;
   if (checkpoint.empty()) weights.emplace(path);
-  loaded.model->allocate(shard_policy_of(mesh, dtype, memory), mesh.shard_group());
+  loaded.model->allocate(shard_policy(dtype, memory, mesh.device()), mesh.shard_group());
   if (weights)
     load_weights(*loaded.model, loaded.spec->adapter, *weights);
   else

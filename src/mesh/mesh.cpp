@@ -96,12 +96,13 @@ Mesh::Mesh(MeshShape shape, MPI_Comm world)
 
 void Mesh::use_gpu(std::shared_ptr<GpuRuntime> runtime) {
   gpu_ = std::move(runtime);
-  device_ = gpu_->device();
   world_.use_gpu(*gpu_);
   // One of these groups has the same size on every rank.
   for (Communicator* group : {&dp_, &cp_, &tp_, &model_parallel_, &shard_group_})
     if (group->size() > 1) group->use_gpu_of(world_);
 }
+
+at::Device Mesh::device() const { return gpu_ ? gpu_->device() : at::Device(at::kCPU); }
 
 std::array<AxisTraffic, 6> Mesh::traffic() const {
   return {{{"world", world_.traffic()},

@@ -52,6 +52,16 @@ std::vector<int> host_of_ranks(MPI_Comm world) {
   return firsts;
 }
 
+LocalRank local_rank(const std::vector<int>& hosts, int rank) {
+  LocalRank local;
+  for (std::size_t other = 0; other < hosts.size(); ++other) {
+    if (hosts[other] != hosts[rank]) continue;
+    ++local.size;
+    local.rank += static_cast<int>(other) < rank ? 1 : 0;
+  }
+  return local;
+}
+
 std::string axes_across_hosts(const MeshShape& shape, const std::vector<int>& hosts) {
   const int room = most_ranks_of_a_host(hosts);
   const auto worth_telling = [&](int size, int stride) {
@@ -73,23 +83,8 @@ std::string axes_across_hosts(const MeshShape& shape, const std::vector<int>& ho
 
 namespace {
 
-/// The ranks that share a host with `rank`: how many, and how many before it.
-struct LocalRank {
-  int rank = 0, size = 0;
-};
-LocalRank local_rank(const std::vector<int>& hosts, int rank) {
-  LocalRank local;
-  for (std::size_t other = 0; other < hosts.size(); ++other) {
-    if (hosts[other] != hosts[rank]) continue;
-    ++local.size;
-    local.rank += static_cast<int>(other) < rank ? 1 : 0;
-  }
-  return local;
-}
-
 /// Why the ranks compute on the CPU, from the first that has no GPU; "" if they need not.
-std::string why_on_the_cpu(const Communicator& world) {
-  const GpuSupport support = gpu_support();
+std::string why_on_the_cpu(const GpuSupport& support, const Communicator& world) {
   const int64_t none = support.devices == 0 ? world.rank() : world.size();
   const auto first = static_cast<int>(world.all_reduce(none, ReduceOp::min));
   if (first == world.size()) return "";
@@ -107,13 +102,14 @@ Mesh start_mesh(const MeshShape& shape, DeviceChoice device, const MpiEnvironmen
   if (!slow.empty() && mpi.world_rank() == 0) log::warning("{}", slow);
   if (device == DeviceChoice::cpu) return mesh;
 
-  const std::string why = why_on_the_cpu(mesh.world());
+  const GpuSupport support = gpu_support();
+  const std::string why = why_on_the_cpu(support, mesh.world());
   ARCHON_VALIDATE(device != DeviceChoice::cuda || why.empty(),
                   "--device cuda: {}; give every rank a GPU, or compute on the CPU (--device cpu)",
                   why);
   if (why.empty()) {
     const LocalRank local = local_rank(hosts, mesh.world().rank());
-    mesh.use_gpu(open_gpu(choose_device(local.rank, local.size, gpu_support().devices)));
+    mesh.use_gpu(open_gpu(choose_device(local.rank, local.size, support.devices)));
   } else if (kCudaBuild && mpi.world_rank() == 0) {
     log::info("computes on the CPU: {}", why);
   }

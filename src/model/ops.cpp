@@ -150,8 +150,7 @@ struct NormRotary : torch::autograd::Function<NormRotary> {
         });
       });
     } else {
-      const auto device =
-          device_ops::norm_rotary(qkv, query_norm, key_norm, cos, sin, layout, eps);
+      const auto device = device_ops::norm_rotary(qkv, query_norm, key_norm, cos, sin, layout, eps);
       y = device.y, inv_rms = device.inv_rms;
     }
     // Without a norm the rotation's gradient needs no input.
@@ -169,17 +168,19 @@ struct NormRotary : torch::autograd::Function<NormRotary> {
     const at::Tensor y_grad = grads[0].contiguous();
     const kernels::HeadLayout layout{context->saved_data["heads"].toInt(),
                                      context->saved_data["kv_heads"].toInt(), y_grad.size(2)};
+    const auto results = [&](const at::Tensor& x_grad, const at::Tensor& query_grad,
+                             const at::Tensor& key_grad) -> variable_list {
+      const auto as = [](const at::Tensor& grad, const at::Tensor& weight) {
+        return weight.defined() ? grad.to(weight.scalar_type()) : at::Tensor();
+      };
+      variable_list all(8);  // the others are no tensors, or need no gradient
+      all[0] = x_grad, all[1] = as(query_grad, query_norm), all[2] = as(key_grad, key_norm);
+      return all;
+    };
     if (!y_grad.is_cpu()) {
       const auto device = device_ops::norm_rotary_backward(y_grad, qkv, inv_rms, query_norm,
                                                            key_norm, cos, sin, layout);
-      const auto narrow = [](const at::Tensor& grad, const at::Tensor& weight) {
-        return weight.defined() ? grad.to(weight.scalar_type()) : at::Tensor();
-      };
-      return {device.qkv,   narrow(device.query_norm, query_norm),
-              narrow(device.key_norm, key_norm),
-              at::Tensor(), at::Tensor(),
-              at::Tensor(), at::Tensor(),
-              at::Tensor()};
+      return results(device.qkv, device.query_norm, device.key_norm);
     }
     const int64_t tokens = y_grad.size(0), d = layout.head_dim, row = layout.total() * d;
     at::Tensor x_grad = at::empty_like(y_grad);
@@ -197,17 +198,7 @@ struct NormRotary : torch::autograd::Function<NormRotary> {
             sin.const_data_ptr<float>() + begin * (d / 2), count, layout);
       });
     });
-    const auto weight_grad = [](const at::Tensor& sums, const at::Tensor& weight) {
-      return weight.defined() ? sums.sum(0).to(weight.scalar_type()) : at::Tensor();
-    };
-    return {x_grad,
-            weight_grad(query_grads, query_norm),
-            weight_grad(key_grads, key_norm),
-            at::Tensor(),
-            at::Tensor(),
-            at::Tensor(),
-            at::Tensor(),
-            at::Tensor()};
+    return results(x_grad, query_grads.sum(0), key_grads.sum(0));
   }
 };
 
@@ -222,8 +213,8 @@ at::Tensor swiglu(const at::Tensor& gate_up) { return SwiGlu::apply(gate_up.cont
 RotaryTable rotary_table(const at::Tensor& positions, int64_t head_dim, double theta) {
   // Rounded step by step as transformers does it: at large positions a last-bit difference in a
   // frequency is a visible angle.
-  const at::Tensor exponent =
-      at::arange(0, head_dim, 2, positions.options()).to(at::kFloat) / static_cast<double>(head_dim);
+  const at::Tensor exponent = at::arange(0, head_dim, 2, positions.options()).to(at::kFloat) /
+                              static_cast<double>(head_dim);
   const at::Tensor frequency = at::pow(theta, exponent).reciprocal();
   const at::Tensor angle = at::outer(positions.to(at::kFloat), frequency);
   return {angle.cos(), angle.sin()};

@@ -44,11 +44,7 @@ parse_options() {
   [[ -d $libtorch ]] || fail 2 "no LibTorch in '$archon_venv'" \
     "there is no lib/python3*/site-packages/torch in it" \
     "run job_scripts/setup.sh, or set ARCHON_VENV"
-  if [[ -z $jobs ]]; then
-    jobs=$(awk '/^MemAvailable/ { print int($2 / 1024 / 1024 / 2) }' /proc/meminfo)
-    [[ $jobs -le $(core_count) ]] || jobs=$(core_count)
-    [[ $jobs -gt 0 ]] || jobs=1
-  fi
+  jobs=${jobs:-$(job_count)}
 }
 
 make_folder() {

@@ -46,7 +46,6 @@ class HostGpu final : public GpuRuntime {
   static std::vector<std::string> left_breaches();
 
   at::Device device() const override { return device_; }
-  bool owns(const at::Tensor& tensor) const override { return tensor.device() == device_; }
   int64_t peak_memory_bytes() const override { return 0; }
   Stream current_stream() override;
   Stream create_stream() override;

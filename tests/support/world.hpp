@@ -40,14 +40,10 @@ struct BackendRules {};
 inline GpuRuntime& real_gpu() {
   static auto* const gpu = [] {
     const std::vector<int> hosts = host_of_ranks(MPI_COMM_WORLD);
-    int rank = 0, local = 0, local_size = 0;
+    int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    for (int other = 0; other < static_cast<int>(hosts.size()); ++other) {
-      if (hosts[other] != hosts[rank]) continue;
-      ++local_size;
-      local += other < rank ? 1 : 0;
-    }
-    return open_gpu(choose_device(local, local_size, gpu_support().devices)).release();
+    const LocalRank local = local_rank(hosts, rank);
+    return open_gpu(choose_device(local.rank, local.size, gpu_support().devices)).release();
   }();
   return *gpu;
 }

@@ -35,7 +35,7 @@ class GpuRuntime {
   /// Tensors that it owns are there.
   virtual at::Device device() const = 0;
   /// Whether `tensor` is in this device's memory.
-  virtual bool owns(const at::Tensor& tensor) const = 0;
+  bool owns(const at::Tensor& tensor) const { return tensor.device() == device(); }
 
   /// The most that tensors have taken there so far.
   virtual int64_t peak_memory_bytes() const = 0;

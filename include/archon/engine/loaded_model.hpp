@@ -22,7 +22,8 @@ struct LoadedModel {
 std::string model_folder(const std::string& path);
 
 /// How the parameters of such a run are stored.
-ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory);
+ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory,
+                         at::Device device = at::kCPU);
 
 /// Reads the config, builds the model, applies the architecture's hooks (tp, then cp), activation
 /// checkpointing and sharding, and allocates this rank's shares, whose values are undefined. `path`

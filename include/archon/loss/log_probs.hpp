@@ -35,9 +35,9 @@ struct LogProbs {
 LogProbs vocab_parallel_log_probs(const at::Tensor& hidden, const VocabParallelHead& head,
                                   const at::Tensor& labels, bool with_entropy = false);
 
-/// Σ weights[t] · (−log p[t]), as float64 [1] in host memory. Because the weights are known in advance, the
-/// gradients are computed in the forward pass, with no recomputation; tokens of weight 0 cost
-/// nothing. weights float32 [tokens], without gradient.
+/// Σ weights[t] · (−log p[t]), as float64 [1] in host memory. Because the weights are known in
+/// advance, the gradients are computed in the forward pass, with no recomputation; tokens of weight
+/// 0 cost nothing. weights float32 [tokens], without gradient.
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const VocabParallelHead& head,
                                 const at::Tensor& labels, const at::Tensor& weights);
 

@@ -44,7 +44,7 @@ class Mesh {
   /// From here on the groups exchange tensors of `runtime`'s GPU too. Collective.
   void use_gpu(std::shared_ptr<GpuRuntime> runtime);
   /// What this rank computes on: the GPU, or the CPU where it uses none.
-  at::Device device() const { return device_; }
+  at::Device device() const;
   /// Null where the CPU computes.
   const GpuRuntime* gpu() const { return gpu_.get(); }
 
@@ -72,7 +72,6 @@ class Mesh {
   template <class MakeGroup>
   Mesh(MeshShape shape, int rank, const MakeGroup& make_group);
   MeshShape shape_;
-  at::Device device_ = at::kCPU;
   std::shared_ptr<GpuRuntime> gpu_;  // outlives the groups
   Communicator world_, dp_, cp_, tp_, model_parallel_, shard_group_;
 };

@@ -11,6 +11,13 @@ namespace archon {
 /// numbered in the order of their first ranks. Collective.
 std::vector<int> host_of_ranks(MPI_Comm world);
 
+/// The place of `rank` among the ranks of its host.
+struct LocalRank {
+  int rank = 0;  ///< how many of them come before it
+  int size = 0;
+};
+LocalRank local_rank(const std::vector<int>& hosts, int rank);
+
 /// What is slow about a mesh whose ranks lie on these hosts, in words: an axis that exchanges within
 /// every layer (tp, then cp) and has a group with ranks of several hosts though a host has room for
 /// it. "" when nothing is.

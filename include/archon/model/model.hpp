@@ -15,8 +15,8 @@
 
 namespace archon {
 
-/// What one rank feeds a model, in host memory. The packed stream of T tokens (a multiple of cp·tp) is cut into
-/// cp contiguous slices; this rank holds slice cp_rank of it.
+/// What one rank feeds a model, in host memory. The packed stream of T tokens (a multiple of cp·tp)
+/// is cut into cp contiguous slices; this rank holds slice cp_rank of it.
 struct ModelInput {
   at::Tensor tokens;                ///< int64 [T/cp]
   at::Tensor positions;             ///< int64 [T/cp], from 0 in each sequence
