@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Installs Archon with Spack from this checkout, as docs/spack.md shows, and tests what was installed.
 #
-#   tests/spack/run.sh --spack DIR [--packages DIR] [--folder DIR] [--jobs N] [--dry]
+#   tests/spack/run.sh --spack DIR [--packages DIR] [--sources DIR] [--folder DIR] [--jobs N] [--dry]
 #
 #   --spack DIR      a checkout of Spack 1.1 or newer [SPACK_ROOT]
 #   --packages DIR   a checkout of spack-packages, whose builtin recipes are used [Spack's own, which
 #                    it downloads]
+#   --sources DIR    a mirror made by 'spack mirror create' with the source of compiler-wrapper, which
+#                    Spack installs itself [download it]
 #   --folder DIR     work in DIR, and leave everything there [a temporary folder, removed at the end]
 #   --jobs N         compilers at a time [1 for every 2 GiB of memory, at most one per core]
 #   --dry            stop before the installation: the recipe's audit, and what would be built
@@ -14,8 +16,9 @@
 # Everything that Archon depends on has to be on this machine (job_scripts/setup.sh), with LibTorch in
 # the virtual environment of ARCHON_VENV [.venv in the repository]. CMake finds it as a build does,
 # and Spack takes it as externals; only Archon is built, a copy of the checkout's files. Without a
-# network Spack needs clingo in the Python that runs it: SPACK_PYTHON. Nothing is written outside the
-# folder but what ccache keeps, and no configuration of the user or the system is read.
+# network Spack needs --packages, --sources, and clingo in the Python that runs it (SPACK_PYTHON).
+# Nothing is written outside the folder but what ccache keeps, and no configuration of the user or
+# the system is read.
 #
 # Exit code: 0 all passed, 1 a check failed, 2 wrong usage or something absent, 3 a step failed
 source "$(dirname -- "${BASH_SOURCE[0]}")/../../job_scripts/common.sh"
@@ -23,11 +26,12 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/../../job_scripts/common.sh"
 here=$archon_root/tests/spack
 
 parse_options() {
-  spack_root=${SPACK_ROOT:-} packages='' folder='' jobs='' dry=no
+  spack_root=${SPACK_ROOT:-} packages='' sources='' folder='' jobs='' dry=no
   while [[ $# -gt 0 ]]; do
     case $1 in
       --spack) need_value "$1" $#; spack_root=$2; shift 2 ;;
       --packages) need_value "$1" $#; packages=$(realpath -m -- "$2"); shift 2 ;;
+      --sources) need_value "$1" $#; sources=$(realpath -m -- "$2"); shift 2 ;;
       --folder) need_value "$1" $#; folder=$(realpath -m -- "$2"); shift 2 ;;
       --jobs) need_value "$1" $#; jobs=$2; shift 2 ;;
       --dry) dry=yes; shift ;;
@@ -40,6 +44,8 @@ parse_options() {
   [[ -z $packages || -d $packages/repos/spack_repo/builtin ]] || fail 2 \
     "no recipes in '$packages'" "there is no repos/spack_repo/builtin in it" \
     "name a checkout of spack-packages with --packages DIR"
+  [[ -z $sources || -d $sources/_source-cache ]] || fail 2 "no sources in '$sources'" \
+    "there is no _source-cache in it" "name a mirror of Spack with --sources DIR"
   libtorch=$(echo "$archon_venv"/lib/python3*/site-packages/torch)
   [[ -d $libtorch ]] || fail 2 "no LibTorch in '$archon_venv'" \
     "there is no lib/python3*/site-packages/torch in it" \
@@ -80,6 +86,7 @@ YAML
   printf 'concretizer:\n  reuse: false\n' >"$config/concretizer.yaml"
   [[ -z $packages ]] || printf 'repos:\n  builtin: %s\n' "$packages/repos/spack_repo/builtin" \
     >"$config/repos.yaml"
+  [[ -z $sources ]] || printf 'mirrors:\n  sources: file://%s\n' "$sources" >"$config/mirrors.yaml"
   cmake -G Ninja -S "$here/externals" -B "$folder/externals" "-DLIBTORCH_ROOT=$libtorch" \
     "-DPACKAGES_YAML=$config/packages.yaml" >"$folder/externals.log" 2>&1 || fail 2 \
     "not everything that Archon depends on could be found" \
