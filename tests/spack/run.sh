@@ -16,9 +16,9 @@
 # Everything that Archon depends on has to be on this machine (job_scripts/setup.sh), with LibTorch in
 # the virtual environment of ARCHON_VENV [.venv in the repository]. CMake finds it as a build does,
 # and Spack takes it as externals; only Archon is built, a copy of the checkout's files. Without a
-# network Spack needs --packages, --sources, and clingo in the Python that runs it (SPACK_PYTHON).
-# Nothing is written outside the folder but what ccache keeps, and no configuration of the user or
-# the system is read.
+# network Spack needs --packages, --sources, clingo in the Python that runs it (SPACK_PYTHON), and
+# patchelf. Nothing is written outside the folder but what ccache keeps, and no configuration of the
+# user or the system is read.
 #
 # Exit code: 0 all passed, 1 a check failed, 2 wrong usage or something absent, 3 a step failed
 source "$(dirname -- "${BASH_SOURCE[0]}")/../../job_scripts/common.sh"
@@ -58,7 +58,7 @@ make_folder() {
     folder=$(mktemp -d /tmp/archon-spack.XXXXXX)
     trap 'rm -rf -- "$folder"' EXIT
   fi
-  rm -rf -- "$folder"/{source,config,store,other_store,mirror}
+  rm -rf -- "$folder"/{source,config,externals,store,other_store,mirror,tests}
   mkdir -p -- "$folder"/{source,config}
   (cd -- "$archon_root" && git ls-files -z --cached --others --exclude-standard |
     xargs -0 cp --parents -t "$folder/source" --) || fail 2 "cannot copy the files of $archon_root" \

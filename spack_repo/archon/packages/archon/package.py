@@ -119,7 +119,12 @@ class Archon(CMakePackage, CudaPackage):
             mpi = self.spec["mpi"]
             options = ["--oversubscribe"] if mpi.satisfies("openmpi") else []
             command = [mpi.prefix.bin.mpiexec, *options, "-n", str(ranks), *command]
-        return Executable(command[0])(*command[1:], output=str.split, error=str.split)
+        program = Executable(command[0])
+        # Containers often have no other user than root, whom Open MPI refuses unless told twice; Spack
+        # takes what the environment says of it away.
+        for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
+            program.add_default_env(name, "1")
+        return program(*command[1:], output=str.split, error=str.split)
 
     def test_version(self):
         """archon tells its version"""
