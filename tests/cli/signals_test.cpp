@@ -2,6 +2,9 @@
 // and what many saves leave in a process: nothing.
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
+#include <array>
+
 #include "run_control.hpp"
 
 using namespace archon;
@@ -45,6 +48,22 @@ ProcessResult save_then(const Run& run, int ranks, const Victim& victim, int las
         BOOST_CHECK(latest_step(run) > 0);
         BOOST_REQUIRE(::kill(victim(run), last) == 0);
       });
+}
+
+/// What the peak of memory grows by in the middle one, by size, of five equal parts of the run's
+/// steps after `first`: a leak grows in all of them, while a heap that settles does so in a few
+/// jumps.
+int64_t usual_growth(const std::vector<Json>& rows, int64_t first, int64_t last) {
+  constexpr int64_t kParts = 5;
+  const auto peak = [&](int64_t part) {
+    const int64_t step = first + (last - first) * part / kParts;
+    return rows[static_cast<std::size_t>(step - 1)].at("peak_memory_bytes").get<int64_t>();
+  };
+  std::array<int64_t, kParts> growth{};
+  for (int64_t part = 0; part < kParts; ++part)
+    growth[static_cast<std::size_t>(part)] = peak(part + 1) - peak(part);
+  std::ranges::sort(growth);
+  return growth[kParts / 2];
 }
 
 /// SIGTERM ended the run in good order: it can go on from its last step.
@@ -133,13 +152,10 @@ BOOST_AUTO_TEST_CASE(saving_leaves_nothing_in_the_process) {
     // A file or a thread of a save under way may be seen in one half only.
     BOOST_CHECK_LE(descriptors[true], descriptors[false] + 2);
     BOOST_CHECK_LE(threads[true], threads[false] + 1);
-    const auto peak = [&](int64_t step) {
-      return metrics(run)[static_cast<std::size_t>(step - 1)].at("peak_memory_bytes").get<int64_t>();
-    };
-    const int64_t grown = peak(kSteps) - peak(kSteps / 2);
+    const int64_t grown = usual_growth(metrics(run), kSteps / 2, kSteps);
     BOOST_TEST_MESSAGE("async " << async << ": " << threads[true] << " threads, "
-                                << descriptors[true] << " descriptors, " << grown
-                                << " bytes more in the second half");
-    BOOST_CHECK_LT(grown, kSteps / 2 * 1024);
+                                << descriptors[true] << " descriptors, usually " << grown
+                                << " bytes more in a tenth of the run");
+    BOOST_CHECK_LT(grown, kSteps / 10 * 1024);
   }
 }
