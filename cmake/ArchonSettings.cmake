@@ -44,7 +44,14 @@ if(ARCHON_SANITIZE)
   target_compile_definitions(archon_settings INTERFACE ARCHON_SANITIZE)
 endif()
 # What is installed does not name the folder it was built in: __FILE__ begins at the repository's top.
-foreach(tree ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+target_compile_options(archon_settings INTERFACE
+  $<$<COMPILE_LANGUAGE:C,CXX>:-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=>)
+
+# The presets' build folders lie side by side and share their folders of headers. Compilers then get the
+# same words from release and cuda nearly everywhere, and ccache compiles that once.
+get_filename_component(ARCHON_SHARED_FOLDER ${PROJECT_BINARY_DIR} DIRECTORY)
+if(NOT ARCHON_SHARED_FOLDER STREQUAL "${PROJECT_SOURCE_DIR}/build")
+  set(ARCHON_SHARED_FOLDER ${PROJECT_BINARY_DIR})
   target_compile_options(archon_settings INTERFACE
-    $<$<COMPILE_LANGUAGE:C,CXX>:-ffile-prefix-map=${tree}/=>)
-endforeach()
+    $<$<COMPILE_LANGUAGE:C,CXX>:-ffile-prefix-map=${PROJECT_BINARY_DIR}/=>)
+endif()

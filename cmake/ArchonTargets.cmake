@@ -6,7 +6,7 @@
 set(ARCHON_LAYERS "" CACHE INTERNAL "")
 function(archon_add_layer name)
   cmake_parse_arguments(arg "" "" "USES;LINKS;SOURCES" ${ARGN})
-  set(include ${PROJECT_BINARY_DIR}/layer-include/${name})
+  set(include ${ARCHON_SHARED_FOLDER}/layer-include/${name})
   file(MAKE_DIRECTORY ${include}/archon)
   file(CREATE_LINK ${PROJECT_SOURCE_DIR}/include/archon/${name} ${include}/archon/${name} SYMBOLIC)
 
@@ -22,6 +22,23 @@ function(archon_add_layer name)
   set(ARCHON_LAYERS ${ARCHON_LAYERS} ${name} CACHE INTERNAL "")
 endfunction()
 
+# The program test_NAME of Boost.Test, from source files.
+function(archon_add_test_program name)
+  add_executable(test_${name} ${ARGN})
+  target_link_libraries(test_${name} PRIVATE archon_settings archon_test_support)
+  set_target_properties(test_${name} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bin)
+endfunction()
+
+# archon_add_cuda_test(NAME file...): a test on GPUs, built where CUDA is. None of CTest's, since it needs
+# a GPU for every rank: job_scripts/gpu_check.sh runs it.
+function(archon_add_cuda_test name)
+  if(ARCHON_CUDA)
+    archon_add_test_program(${name} ${ARGN})
+    target_compile_definitions(test_${name} PRIVATE ARCHON_TEST_CUDA)
+  endif()
+endfunction()
+
 # archon_add_test(NAME SOURCES file... [RANKS n...] [TIMEOUT seconds] [LABELS label...])
 #
 # A Boost.Test program, registered once per entry of RANKS as NAME.n and started with mpiexec.
@@ -33,10 +50,7 @@ function(archon_add_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 120)
   endif()
-  add_executable(test_${name} ${arg_SOURCES})
-  target_link_libraries(test_${name} PRIVATE archon_settings archon_test_support)
-  set_target_properties(test_${name} PROPERTIES
-    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bin)
+  archon_add_test_program(${name} ${arg_SOURCES})
   foreach(ranks ${arg_RANKS})
     add_test(NAME ${name}.${ranks} COMMAND ${ARCHON_MPIEXEC} -n ${ranks}
       $<TARGET_FILE:test_${name}> --log_level=message --report_level=no)

@@ -60,7 +60,11 @@ find_package_handle_standard_args(LibTorch HANDLE_COMPONENTS
   REASON_FAILURE_MESSAGE "run job_scripts/setup.sh, or set LIBTORCH_ROOT")
 
 if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
-  set(_include ${CMAKE_BINARY_DIR}/libtorch-include)
+  if(NOT ARCHON_SHARED_FOLDER)
+    set(ARCHON_SHARED_FOLDER ${CMAKE_BINARY_DIR})
+  endif()
+  string(SHA1 _place ${LibTorch_ROOT_DIR})
+  set(_include ${ARCHON_SHARED_FOLDER}/libtorch-include/${_place})
   file(MAKE_DIRECTORY ${_include})
   foreach(_name ATen c10 caffe2 torch)
     file(CREATE_LINK ${LibTorch_ROOT_DIR}/include/${_name} ${_include}/${_name} SYMBOLIC)

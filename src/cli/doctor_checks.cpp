@@ -22,7 +22,9 @@
 #include <map>
 
 #include "archon/base/error.hpp"
+#include "archon/base/host_device.hpp"
 #include "archon/base/threads.hpp"
+#include "archon/comm/gpu_device.hpp"
 #include "archon/io/hdf5.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "archon/model/registry.hpp"
@@ -274,6 +276,12 @@ Finding check_plugins(const std::vector<std::string>& files) {
 }
 
 Finding check_cuda() {
+  if constexpr (kCudaBuild) {
+    const GpuSupport support = gpu_support();
+    if (support.devices == 0) return {Status::absent, "none: " + support.why_none};
+    return {Status::ok, fmt::format("{} device{}, one for each rank", support.devices,
+                                    support.devices == 1 ? "" : "s")};
+  }
   // The driver's library is asked, not linked: it is there only where a GPU is.
   void* const driver = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (driver == nullptr) return {Status::absent, "none: no driver on this host"};
