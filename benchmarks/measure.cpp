@@ -15,6 +15,7 @@
 #include "archon/base/memory.hpp"
 #include "archon/base/threads.hpp"
 #include "archon/comm/tensor_memory.hpp"
+#include "archon/parallel/device_copy.hpp"
 
 namespace archon::benchmarks {
 
@@ -39,11 +40,13 @@ std::vector<double> ratios(const std::vector<double>& a, const std::vector<doubl
   return result;
 }
 
-double seconds(const Communicator& group, const std::function<void()>& body) {
+double seconds(const Communicator& group, const std::function<void()>& body, at::Device device) {
   using Clock = std::chrono::steady_clock;
+  wait_for(device);
   group.barrier();
   const auto start = Clock::now();
   body();
+  wait_for(device);
   const double mine = std::chrono::duration<double>(Clock::now() - start).count();
   return group.all_reduce(mine, ReduceOp::max);
 }
@@ -63,8 +66,7 @@ double thread_cpu_seconds(const std::string& name) {
 WorkFolder::WorkFolder(const Communicator& world, const std::string& parent)
     : owner_(world.rank() == 0) {
   std::string name = parent + "/archon-benchmark-XXXXXX";
-  if (owner_)
-    ARCHON_ENSURE(::mkdtemp(name.data()) != nullptr, "no folder can be made at {}", name);
+  if (owner_) ARCHON_ENSURE(::mkdtemp(name.data()) != nullptr, "no folder can be made at {}", name);
   path_ = world.broadcast(name, 0);
 }
 

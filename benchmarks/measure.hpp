@@ -22,8 +22,10 @@ Json to_json(const Summary& summary);
 /// Element by element a / b.
 std::vector<double> ratios(const std::vector<double>& a, const std::vector<double>& b);
 
-/// Seconds that the slowest rank of the group needs for `body`; all begin together.
-double seconds(const Communicator& group, const std::function<void()>& body);
+/// Seconds that the slowest rank of the group needs for `body`, with what it leaves to `device`;
+/// all begin together.
+double seconds(const Communicator& group, const std::function<void()>& body,
+               at::Device device = at::kCPU);
 
 /// Processor seconds so far of this process's thread of that name; 0 where there is none.
 double thread_cpu_seconds(const std::string& name);

@@ -4,7 +4,7 @@
 //   [mpiexec -n N] bench_train_step [--config FILE] [--dtype float32|bfloat16] [--dp D] [--cp C]
 //       [--tp T] [--shard none|optimizer|full] [--overlap on|off]
 //       [--activation-checkpointing none|full|selective]
-//       [--tokens N] [--steps N] [--warmup N] [--threads N] [--json FILE]
+//       [--device cpu|cuda] [--tokens N] [--steps N] [--warmup N] [--threads N] [--json FILE]
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
@@ -23,8 +23,10 @@
 #include "archon/engine/flop.hpp"
 #include "archon/engine/gemm_peak.hpp"
 #include "archon/engine/run.hpp"
+#include "archon/engine/step_meter.hpp"
 #include "archon/engine/train_step.hpp"
 #include "archon/io/hdf5.hpp"
+#include "archon/mesh/topology.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "measure.hpp"
 
@@ -38,9 +40,10 @@ namespace {
 constexpr uint64_t kSeed = 7;
 constexpr int64_t kLengths[] = {512, 384, 128, 1024};  // cycled
 constexpr double kPeakSeconds = 0.5;                   // for each kind of product
+constexpr int64_t kPeakSize = 2048, kGpuPeakSize = 8192;
 
 struct Settings {
-  std::string config, dtype, shard, overlap, checkpointing, json;
+  std::string config, dtype, shard, overlap, checkpointing, device, json;
   MeshShape mesh;
   int64_t tokens = 0;  // per dp rank
   int steps = 0, warmup = 0, threads = 0;
@@ -50,6 +53,10 @@ struct Settings {
     ARCHON_VALIDATE(dtype == "float32" || dtype == "bfloat16",
                     "--dtype {} is no compute type; choose float32 or bfloat16", dtype);
     return dtype == "float32" ? at::kFloat : at::kBFloat16;
+  }
+  DeviceChoice device_choice() const {
+    ARCHON_VALIDATE(device == "cpu" || device == "cuda", "--device {}; choose cpu or cuda", device);
+    return device == "cpu" ? DeviceChoice::cpu : DeviceChoice::cuda;
   }
   MemoryOptions memory() const {
     const std::map<std::string, ShardMode> modes = {
@@ -83,6 +90,7 @@ Settings parse(int argc, char** argv) {
      "off: no gather and no sum of gradients while something is computed")
     ("activation-checkpointing", po::value(&s.checkpointing)->default_value("none"),
      "none, full or selective")
+    ("device", po::value(&s.device)->default_value("cpu"), "cpu, or cuda: a GPU for each rank")
     ("tokens", po::value(&s.tokens)->default_value(2048), "tokens per data-parallel rank and step")
     ("steps", po::value(&s.steps)->default_value(5), "steps that count")
     ("warmup", po::value(&s.warmup)->default_value(2), "steps before them")
@@ -131,12 +139,12 @@ void write_dataset(const std::string& path, const std::vector<int64_t>& lengths,
 }
 
 struct Measured {
-  std::vector<double> step, peak;      // seconds; GFLOP/s (one more)
-  std::vector<double> communication;   // of step: seconds in collectives, waiting for them included
-  std::vector<double> progress;        // processor seconds of the thread that moves transfers on
+  std::vector<double> step, peak;     // seconds; GFLOP/s (one more)
+  std::vector<double> communication;  // of step: seconds in collectives, waiting for them included
+  std::vector<double> progress;       // processor seconds of the thread that moves transfers on
   double first_loss = 0, last_loss = 0;
   int64_t faults = 0;  // per step
-  int64_t memory = 0;  // most bytes after the warm-up
+  int64_t memory = 0;  // most bytes after the warm-up: of the process, or of tensors on the GPU
 };
 
 /// Seconds of this process so far.
@@ -165,21 +173,23 @@ Measured measure(const Settings& settings, const TrainOptions& options, const Lo
   std::vector<int64_t> sequences(batcher.dataset().size());
   std::iota(sequences.begin(), sequences.end(), 0);
   const Objective objective(options.loss);
+  const at::Device device = mesh.device();
   std::optional<GemmPeak> peak;
   Measured result;
   for (int step = -settings.warmup; step < settings.steps; ++step) {
     if (step == 0) {
-      result.memory = peak_memory_bytes();
-      peak.emplace(options.run.dtype);
+      result.memory = peak_memory_of(mesh);
+      peak.emplace(options.run.dtype, device.is_cpu() ? kPeakSize : kGpuPeakSize, device);
       result.peak.push_back(peak->measure(mesh.world(), kPeakSeconds));
     }
     const int64_t faults = minor_faults();
     const Spent before = spent();
     StepResult done;
-    const double time = seconds(mesh.world(), [&] {
+    const auto take_step = [&] {
       done = train_step(options, objective, loaded, mesh, batcher, *optimizer, sequences, 1e-3,
                         nullptr);
-    });
+    };
+    const double time = seconds(mesh.world(), take_step, device);
     if (step == -settings.warmup) result.first_loss = done.loss;
     result.last_loss = done.loss;
     if (step < 0) continue;
@@ -222,7 +232,8 @@ Json report(const Settings& settings, const Mesh& mesh, const Measured& measured
           {"gemm_peak_gflops", to_json(summarize(peaks))},
           {"share_of_peak", to_json(summarize(shares))},
           {"minor_faults_per_step", measured.faults},
-          {"peak_rss_mib", largest_mib(measured.memory)},
+          {"device", settings.device},
+          {"peak_memory_mib", largest_mib(measured.memory)},
           {"memory_at_start_mib", largest_mib(start)},
           {"memory_above_start_mib", largest_mib(measured.memory - start)},
           {"first_loss", measured.first_loss},
@@ -244,19 +255,20 @@ void print(const Json& row) {
   fmt::print("  matrix product    {} GFLOP/s\n", to_string(summary("gemm_peak_gflops"), 0));
   fmt::print("  training / peak   {}\n", to_string(summary("share_of_peak")));
   fmt::print(
-      "  faults per step   {}\n  memory            {:.0f} MiB above the {:.0f} MiB before the model\n"
+      "  faults per step   {}\n  memory            {:.0f} MiB above the {:.0f} MiB before the "
+      "model\n"
       "  loss              {:.4f} to {:.4f}\n",
       row["minor_faults_per_step"].get<int64_t>(), row["memory_above_start_mib"].get<double>(),
-      row["memory_at_start_mib"].get<double>(),
-      row["first_loss"].get<double>(), row["last_loss"].get<double>());
+      row["memory_at_start_mib"].get<double>(), row["first_loss"].get<double>(),
+      row["last_loss"].get<double>());
 }
 
 void run(const Settings& settings, MpiEnvironment& mpi) {
   set_threads(mpi, settings.threads);
   load_plugins({});
-  const Mesh mesh(resolve_mesh_shape(settings.mesh, mpi.world_size()), MPI_COMM_WORLD);
+  const Mesh mesh = start_mesh(settings.mesh, settings.device_choice(), mpi);
   const WorkFolder folder(mesh.world(), fs::temp_directory_path().string());
-  const int64_t start = resident_memory_bytes();
+  const int64_t start = mesh.device().is_cpu() ? resident_memory_bytes() : 0;
   const std::vector<int64_t> lengths = cycle_lengths(settings.tokens);
   if (mpi.world_rank() == 0) {
     run_init(settings.config, kSeed, folder / "model", at::kFloat, int64_t{1} << 40);

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 
+#include "archon/parallel/device_copy.hpp"
 #include "archon/parallel/matmul.hpp"
 
 namespace archon {
@@ -31,17 +32,13 @@ GemmPeak::GemmPeak(at::ScalarType dtype, int64_t size, at::Device device)
     : a_(at::randn({size, size}, dtype).to(device)),
       b_(at::randn({size, size}, dtype).to(device)) {}
 
-void GemmPeak::wait_for_device() const {
-  if (!a_.is_cpu()) a_.view({-1}).narrow(0, 0, 1).cpu();
-}
-
 template <class Product>
 double GemmPeak::rate(const Communicator& world, double seconds, Product product) const {
   product();
-  wait_for_device();
+  wait_for(a_.device());
   const double mine = seconds_of([&] {
     product();
-    wait_for_device();
+    wait_for(a_.device());
   });
   const auto once = world.all_reduce(mine, ReduceOp::max);
   const auto repetitions = static_cast<int64_t>(std::ceil(seconds / kRounds / once));
@@ -51,7 +48,7 @@ double GemmPeak::rate(const Communicator& world, double seconds, Product product
     // To the end of the last rank: where ranks share a core, each would find it free in its turn.
     fastest = std::min(fastest, seconds_of([&] {
                          for (int64_t i = 0; i < repetitions; ++i) product();
-                         wait_for_device();
+                         wait_for(a_.device());
                          world.barrier();
                        }));
   }

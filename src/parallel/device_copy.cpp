@@ -1,6 +1,6 @@
 #include "archon/parallel/device_copy.hpp"
 
-#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 namespace archon {
 
@@ -10,10 +10,8 @@ at::Tensor copy_to(at::Device device, const at::Tensor& host) {
   return (pin ? host.pin_memory() : host).to(device, host.scalar_type(), /*non_blocking=*/true);
 }
 
-at::Tensor copy_to_host_later(const at::Tensor& x) {
-  const auto options = x.options().device(at::kCPU).pinned_memory(x.is_cuda());
-  const at::Tensor host = at::empty(x.sizes(), options);
-  return host.copy_(x, /*non_blocking=*/true);
+void wait_for(at::Device device) {
+  if (!device.is_cpu()) at::zeros({1}, device).cpu();
 }
 
 }  // namespace archon

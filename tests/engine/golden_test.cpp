@@ -18,7 +18,14 @@ namespace {
 constexpr double kFromHuggingFace = 2e-5;  // of the tensor's largest magnitude
 constexpr int64_t kSteps = 5;
 
-const std::string kCases[] = {"q2_tiny_tied", "q3_tiny", "q3_kv2_h8", "q2_critic"};
+/// On the stand-in for GPUs, whose streams are threads that wait for cores, more than two ranks
+/// test what differs from two: heads that ranks share.
+bool all_on(int ranks) { return !kStandIn || ranks <= 2; }
+
+std::vector<std::string> cases(int ranks) {
+  if (!all_on(ranks)) return {"q3_kv2_h8"};
+  return {"q2_tiny_tied", "q3_tiny", "q3_kv2_h8", "q2_critic"};
+}
 
 /// A way to spend memory; none of them may change a result.
 struct Variant {
@@ -28,7 +35,7 @@ struct Variant {
 
 const Variant kDefault = {"", {}};
 
-std::vector<Variant> variants() {
+std::vector<Variant> variants(int ranks) {
   using Mode = ActivationCheckpointing::Mode;
   std::vector<Variant> all = {
       kDefault,
@@ -39,9 +46,11 @@ std::vector<Variant> variants() {
       {"-selective", {.activations = {.checkpointing = {Mode::selective}}}},
       {"-held", {.reshard_after_forward = false,
                  .activations = {.checkpointing = {Mode::selective}, .mlp_tile_tokens = 4}}}};
-  if (kTestedDevice != DeviceChoice::cpu)
-    all.push_back(
-        {"-offload", {.activations = {.checkpointing = {Mode::selective}, .offload = true}}});
+  if (kTestedDevice == DeviceChoice::cpu) return all;
+  const Variant offload = {
+      "-offload", {.activations = {.checkpointing = {Mode::selective}, .offload = true}}};
+  if (!all_on(ranks)) return {kDefault, offload};
+  all.push_back(offload);
   return all;
 }
 
@@ -173,13 +182,13 @@ void policy_case(const std::string& name, const MeshShape& shape, const std::str
 BOOST_TEST_GLOBAL_FIXTURE(LoadedPlugins);
 
 BOOST_FIXTURE_TEST_CASE(every_mesh_equals_huggingface_and_one_rank, DeviceRules) {
+  const int ranks = test_environment().world_size();
   int ran = 0;
-  for (const std::string& name : kCases)
-    for (const MeshShape& shape :
-         meshes_for(golden_folder(name) + "/model", test_environment().world_size())) {
+  for (const std::string& name : cases(ranks))
+    for (const MeshShape& shape : meshes_for(golden_folder(name) + "/model", ranks)) {
       BOOST_TEST_CONTEXT(name << " on " << to_string(shape)) {
         forward_case(name, shape);
-        for (const Variant& variant : variants())
+        for (const Variant& variant : variants(ranks))
           BOOST_TEST_CONTEXT("variant " << variant.name) { train_case(name, shape, variant); }
       }
       ++ran;
@@ -188,10 +197,10 @@ BOOST_FIXTURE_TEST_CASE(every_mesh_equals_huggingface_and_one_rank, DeviceRules)
 }
 
 BOOST_FIXTURE_TEST_CASE(policy_losses_equal_huggingface, DeviceRules) {
-  for (const std::string& name : kCases) {
+  const int ranks = test_environment().world_size();
+  for (const std::string& name : cases(ranks)) {
     if (is_critic(name)) continue;
-    for (const MeshShape& shape :
-         meshes_for(golden_folder(name) + "/model", test_environment().world_size()))
+    for (const MeshShape& shape : meshes_for(golden_folder(name) + "/model", ranks))
       for (const std::string loss : {"grpo", "gspo", "grpo_onpolicy"})
         BOOST_TEST_CONTEXT(loss << " of " << name << " on " << to_string(shape)) {
           policy_case(name, shape, loss);

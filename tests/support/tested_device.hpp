@@ -8,12 +8,14 @@
 #include "support/host_gpu.hpp"
 #endif
 
-/// Tests of the engine run on the CPU, and built with ARCHON_TEST_DEVICE on the stand-in for GPUs.
+/// Tests of the engine run on the CPU; built with ARCHON_TEST_DEVICE on the stand-in for GPUs, and with
+/// ARCHON_TEST_CUDA on GPUs.
 namespace archon::test {
 
 #ifdef ARCHON_TEST_DEVICE
 
 inline constexpr DeviceChoice kTestedDevice = DeviceChoice::cuda;
+inline constexpr bool kStandIn = true;
 inline constexpr const char* kTestedDeviceFolder = "golden-device";
 
 struct HostGpus {
@@ -30,8 +32,14 @@ struct DeviceRules {
 
 #else
 
+inline constexpr bool kStandIn = false;
+#ifdef ARCHON_TEST_CUDA
+inline constexpr DeviceChoice kTestedDevice = DeviceChoice::cuda;
+inline constexpr const char* kTestedDeviceFolder = "golden-cuda";
+#else
 inline constexpr DeviceChoice kTestedDevice = DeviceChoice::cpu;
 inline constexpr const char* kTestedDeviceFolder = "golden";
+#endif
 
 struct DeviceRules {};
 

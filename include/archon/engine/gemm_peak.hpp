@@ -18,7 +18,6 @@ class GemmPeak {
   double measure(const Communicator& world, double seconds) const;
 
  private:
-  void wait_for_device() const;
   template <class Product>
   double rate(const Communicator& world, double seconds, Product product) const;
   at::Tensor a_, b_;
