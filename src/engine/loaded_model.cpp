@@ -44,7 +44,7 @@ LoadedModel build_model(const std::string& folder, const Mesh& mesh, const Memor
   loaded.model = loaded.spec->make_model(loaded.spec->parse_config(loaded.hf));
   loaded.spec->apply_tp(*loaded.model, mesh.tp());
   loaded.spec->apply_cp(*loaded.model, mesh.cp(), mesh.tp().size());
-  loaded.model->set_activation_options(memory.activations);
+  loaded.model->set_activation_options(memory.activations, mesh.gpu());
   return loaded;
 }
 

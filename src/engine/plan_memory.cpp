@@ -156,6 +156,8 @@ class MemoryWalk {
     MemoryPhase phase = steady_;
     phase.name = std::move(name);
     phase[MemoryUse::activations] = sizes_.stream;  // what the last of them gives
+    if (shapes_.memory.activations.offload)
+      phase[MemoryUse::activations] += sizes_.stream;  // on its way to or from the host
     for (int64_t layer = 0; layer < end; ++layer)
       phase[MemoryUse::activations] += kept_on_device(layer);
     if (several_) phase[MemoryUse::gradients] = all_gradients_;

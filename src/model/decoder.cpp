@@ -193,9 +193,10 @@ std::vector<ParameterUnit*> Decoder::units() {
   return all;
 }
 
-void Decoder::set_activation_options(const ActivationOptions& options) {
+void Decoder::set_activation_options(const ActivationOptions& options, GpuRuntime* gpu) {
+  ARCHON_EXPECT(!options.offload || gpu != nullptr);
   checkpointing_ = options.checkpointing;
-  offload_ = options.offload;
+  offload_ = options.offload ? std::make_unique<ActivationOffload>(*gpu) : nullptr;
   for (const auto& layer : layers_) layer->set_tile_tokens(options.mlp_tile_tokens);
 }
 
@@ -244,7 +245,7 @@ at::Tensor Decoder::forward(const ModelInput& input, const ModelTail& tail,
                           .previous = i == 0 ? nullptr : &layers_[i - 1]->unit(),
                           .next = &unit_after(i),
                           .recompute = checkpointing_.of_layer(static_cast<int64_t>(i)),
-                          .offload = offload_};
+                          .offload = offload_.get()};
     x = run_segment(segment, x, [layer = layers_[i].get(), context](const at::Tensor& stream) {
       return layer->forward(stream, *context);
     });

@@ -82,7 +82,7 @@ class Decoder : public Model {
   std::vector<ParameterUnit*> units() override;
   void set_tp_group(const Communicator& tp) override;
   void set_cp_group(const Communicator& cp) override;
-  void set_activation_options(const ActivationOptions& options) override;
+  void set_activation_options(const ActivationOptions& options, GpuRuntime* gpu) override;
   at::Tensor forward(const ModelInput& input, const ModelTail& tail,
                      ActivationObserver* observer) override;
   const Parameter& head() const override;
@@ -101,7 +101,7 @@ class Decoder : public Model {
   std::unique_ptr<ParameterUnit> embedding_unit_, own_final_unit_;
   ParameterUnit* final_unit_ = nullptr;
   ActivationCheckpointing checkpointing_;
-  bool offload_ = false;
+  std::unique_ptr<ActivationOffload> offload_;
   const Communicator* tp_ = nullptr;
   const Communicator* cp_ = nullptr;
 };

@@ -12,7 +12,6 @@
 #include <utility>
 
 #include "archon/comm/watchdog.hpp"
-#include "archon/parallel/device_copy.hpp"
 
 namespace archon {
 namespace {
@@ -53,12 +52,13 @@ class ReplayedRandomness {
 /// function is recomputed.
 class Subgraph {
  public:
-  Subgraph(Recompute recompute, bool offload, Body body)
+  Subgraph(Recompute recompute, ActivationOffload* offload, Body body)
       : recompute_(recompute), offload_(offload), body_(std::move(body)) {}
 
   at::Tensor forward(const at::Tensor& x) {
+    requires_grad_ = x.requires_grad();
     input_ = x.detach();
-    input_.set_requires_grad(x.requires_grad());
+    input_.set_requires_grad(requires_grad_);
     if (recompute_ == Recompute::none) {
       const at::Tensor output = build().detach();
       body_ = nullptr;
@@ -66,7 +66,10 @@ class Subgraph {
     }
     random_state_ = random_state();
     const at::NoGradGuard no_grad;
-    if (offload_) input_ = copy_to_host_later(input_).set_requires_grad(x.requires_grad());
+    if (offload_ != nullptr) {
+      stored_ = offload_->store(input_);
+      input_.reset();
+    }
     const Scope scope(Scope::Run::first, kept());
     return body_(x.detach());
   }
@@ -76,8 +79,7 @@ class Subgraph {
     if (recompute_ != Recompute::none) {
       const ReplayedRandomness random(random_state_);
       const Scope scope(Scope::Run::second, kept());
-      if (offload_)
-        input_ = copy_to(grad.device(), input_.detach()).set_requires_grad(input_.requires_grad());
+      if (offload_ != nullptr) input_ = offload_->take(stored_).set_requires_grad(requires_grad_);
       build();
     }
     torch::autograd::backward({std::exchange(output_, at::Tensor())}, {grad});
@@ -93,9 +95,11 @@ class Subgraph {
   }
 
   Recompute recompute_;
-  bool offload_;
+  ActivationOffload* offload_;
   Body body_;
   at::Tensor input_, output_, random_state_;
+  bool requires_grad_ = false;
+  std::shared_ptr<ActivationOffload::Stored> stored_;
   Kept kept_;
 };
 
@@ -113,7 +117,7 @@ void after_backward(const Segment& segment) {
 struct SubgraphNode : torch::autograd::Function<SubgraphNode> {
   struct State : torch::CustomClassHolder {
     State(const std::optional<Segment>& given, Recompute recompute, Body body)
-        : segment(given), subgraph(recompute, given && given->offload, std::move(body)) {}
+        : segment(given), subgraph(recompute, given ? given->offload : nullptr, std::move(body)) {}
     std::optional<Segment> segment;
     Subgraph subgraph;
   };
@@ -153,8 +157,8 @@ at::Tensor run_segment(const Segment& segment, const at::Tensor& x, Body body) {
   segment.unit.gather();
   if (segment.next != nullptr) segment.next->prefetch();
   const bool backward_comes = at::GradMode::is_enabled();
-  at::Tensor y = backward_comes ? SubgraphNode::run(x, segment, segment.recompute, std::move(body))
-                                : body(x);
+  at::Tensor y =
+      backward_comes ? SubgraphNode::run(x, segment, segment.recompute, std::move(body)) : body(x);
   if (!backward_comes || !segment.backward_follows) segment.unit.release(backward_comes);
   return y;
 }

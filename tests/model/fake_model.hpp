@@ -28,7 +28,7 @@ class FakeModel : public Model {
   }
   void set_cp_group(const Communicator& cp) override { cp_size = cp.size(); }
   std::vector<ParameterUnit*> units() override { return {&unit_}; }
-  void set_activation_options(const ActivationOptions&) override {}
+  void set_activation_options(const ActivationOptions&, GpuRuntime*) override {}
   at::Tensor forward(const ModelInput& input, const ModelTail&, ActivationObserver*) override {
     return input.tokens;
   }

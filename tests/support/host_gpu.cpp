@@ -212,7 +212,11 @@ bool HostGpu::reached(const Event& event) {
 }
 
 void HostGpu::run_on(Stream stream, const std::function<void()>& launch) {
-  put(stream, "a tensor operation", launch);
+  // Late enough for those to be seen who do not wait for it.
+  put(stream, "a tensor operation", [launch] {
+    std::this_thread::sleep_for(kPause);
+    launch();
+  });
 }
 
 void HostGpu::keep_for(Stream stream, const at::Tensor& tensor) {

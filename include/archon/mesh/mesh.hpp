@@ -46,7 +46,7 @@ class Mesh {
   /// What this rank computes on: the GPU, or the CPU where it uses none.
   at::Device device() const;
   /// Null where the CPU computes.
-  const GpuRuntime* gpu() const { return gpu_.get(); }
+  GpuRuntime* gpu() const { return gpu_.get(); }
 
   const MeshShape& shape() const { return shape_; }
   int dp_rank() const { return dp_.rank(); }

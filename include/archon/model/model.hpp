@@ -76,7 +76,8 @@ class Model {
 
   virtual void set_tp_group(const Communicator& tp) = 0;
   virtual void set_cp_group(const Communicator& cp) = 0;
-  virtual void set_activation_options(const ActivationOptions& options) = 0;
+  /// `gpu`: whose activations the offload takes; null on the CPU.
+  virtual void set_activation_options(const ActivationOptions& options, GpuRuntime* gpu) = 0;
   /// Storage for every parameter at this rank's size. `shard_group` must outlive the model.
   void allocate(const ShardPolicy& policy, const Communicator& shard_group);
   Sharding& sharding() const { return *sharding_; }

@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "archon/parallel/offload.hpp"
 #include "archon/parallel/parameter_unit.hpp"
 #include "archon/parallel/recompute.hpp"
 
@@ -17,7 +18,7 @@ struct Segment {
   Recompute recompute = Recompute::none;
   bool backward_uses_values = true;    ///< false: a lookup, whose backward needs no parameters
   bool backward_follows = false;       ///< the last one: its values stay for the backward
-  bool offload = false;  ///< recomputed ones: their input waits in host memory, not on the GPU
+  ActivationOffload* offload = nullptr;  ///< recomputed ones: where their input waits
 };
 
 /// y = body(x), seen by autograd as one node. Around it, forward and backward, the unit's values
