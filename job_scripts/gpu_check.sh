@@ -64,9 +64,11 @@ run_checks() {
   "$archon" doctor
   check "collectives over NCCL" "$ranks" "$tests/test_communicator_cuda" --report_level=short
   for count in 1 2 4; do
-    [[ $count -gt $ranks ]] ||
-      check "golden models: HuggingFace, one rank, every mesh" "$count" "$tests/test_golden_cuda" \
-        --report_level=short
+    [[ $count -le $ranks ]] || continue
+    check "golden models: HuggingFace, one rank, every mesh" "$count" "$tests/test_golden_cuda" \
+      --report_level=short
+    check "rollouts: every loss, a resume, every mesh" "$count" "$tests/test_rollouts_cuda" \
+      --report_level=short
   done
   printf '\n== bfloat16: the GPU beside the CPU\n'
   compare_bfloat16 || failures=$((failures + 1))

@@ -56,8 +56,8 @@ std::vector<Variant> variants(int ranks) {
 
 std::string record_name(const std::string& name, const MeshShape& shape,
                         const std::string& variant = "") {
-  return fmt::format("{}/{}-{}-{}-{}{}", work_folder(kTestedDeviceFolder), name, shape.dp, shape.cp, shape.tp,
-                     variant);
+  return fmt::format("{}/{}-{}-{}-{}{}", work_folder(std::string("golden") + kDeviceSuffix), name,
+                     shape.dp, shape.cp, shape.tp, variant);
 }
 
 bool is_critic(const std::string& name) {

@@ -14,6 +14,7 @@
 #include "support/mpi_main.hpp"
 #include "support/record_compare.hpp"
 #include "support/rollout_file.hpp"
+#include "support/tested_device.hpp"
 #include "support/train_afresh.hpp"
 
 using namespace archon;
@@ -22,6 +23,8 @@ using namespace archon::test;
 namespace {
 
 constexpr int64_t kSteps = 2;
+
+std::string own_folder() { return work_folder(std::string("rollouts") + kDeviceSuffix); }
 
 std::string model(const std::string& name) { return golden_folder(name) + "/model"; }
 
@@ -93,7 +96,7 @@ const LossCase kLosses[] = {
 };
 
 std::string folder_of(const LossCase& loss, const MeshShape& shape, const std::string& variant) {
-  return fmt::format("{}/{}-{}-{}-{}{}", work_folder("rollouts"), loss.name, shape.dp, shape.cp,
+  return fmt::format("{}/{}-{}-{}-{}{}", own_folder(), loss.name, shape.dp, shape.cp,
                      shape.tp, variant);
 }
 
@@ -108,6 +111,7 @@ TrainOptions train_options(const std::string& model_name, const std::string& dat
   options.run.model = model(model_name);
   options.run.data = data;
   options.run.mesh = shape;
+  options.run.device = kTestedDevice;
   options.optimizer = OptimizerKind::sgd;  // whose steps are as exact as its gradients
   options.schedule.lr = 0.01;
   options.adamw.weight_decay = 0;
@@ -172,7 +176,7 @@ void check_same(const std::string& want, const std::string& got) {
 
 BOOST_TEST_GLOBAL_FIXTURE(LoadedPlugins);
 
-BOOST_AUTO_TEST_CASE(every_mesh_equals_one_rank) {
+BOOST_FIXTURE_TEST_CASE(every_mesh_equals_one_rank, DeviceRules) {
   const int ranks = test_environment().world_size();
   for (const LossCase& loss : kLosses)
     for (const MeshShape& shape : meshes_for(model(loss.model), ranks))
@@ -184,7 +188,7 @@ BOOST_AUTO_TEST_CASE(every_mesh_equals_one_rank) {
       }
 }
 
-BOOST_AUTO_TEST_CASE(neither_split_nor_padding_nor_order_matters,
+BOOST_FIXTURE_TEST_CASE(neither_split_nor_padding_nor_order_matters, DeviceRules,
                      *boost::unit_test::precondition([](boost::unit_test::test_unit_id) {
                        return test_environment().world_size() == 1;
                      })) {
@@ -197,7 +201,7 @@ BOOST_AUTO_TEST_CASE(neither_split_nor_padding_nor_order_matters,
     }
 }
 
-BOOST_AUTO_TEST_CASE(the_terms_of_a_policy_loss_add_up) {
+BOOST_FIXTURE_TEST_CASE(the_terms_of_a_policy_loss_add_up, DeviceRules) {
   const auto first_row = [](double kl, double entropy) {
     const LossCase loss = {"terms", "q2_tiny_tied", [&](LossOptions& options) {
                              options.kind = LossKind::grpo;
@@ -221,9 +225,9 @@ BOOST_AUTO_TEST_CASE(the_terms_of_a_policy_loss_add_up) {
                     1e-4);
 }
 
-BOOST_AUTO_TEST_CASE(a_folder_feeds_each_file_once_and_a_resume_goes_on_in_it) {
+BOOST_FIXTURE_TEST_CASE(a_folder_feeds_each_file_once_and_a_resume_goes_on_in_it, DeviceRules) {
   const std::string folder =
-      work_folder("rollouts") + fmt::format("/feed-{}", test_environment().world_size());
+      own_folder() + fmt::format("/feed-{}", test_environment().world_size());
   const std::string data = folder + "/data";
   if (test_environment().world_rank() == 0) {
     std::filesystem::remove_all(folder);
@@ -317,7 +321,7 @@ BOOST_AUTO_TEST_CASE(what_a_loss_cannot_use_is_refused_before_any_step) {
   };
   for (const Fault& fault : faults) BOOST_TEST_CONTEXT(fault.name) {
       const std::string folder =
-          work_folder("rollouts") + fmt::format("/bad-{}", test_environment().world_size());
+          own_folder() + fmt::format("/bad-{}", test_environment().world_size());
       RolloutFile file;
       fault.damage(file);
       write_on_rank_zero(file, folder + "-data.h5");

@@ -9,14 +9,14 @@
 #endif
 
 /// Tests of the engine run on the CPU; built with ARCHON_TEST_DEVICE on the stand-in for GPUs, and with
-/// ARCHON_TEST_CUDA on GPUs.
+/// ARCHON_TEST_CUDA on GPUs. What they write has a folder with kDeviceSuffix.
 namespace archon::test {
 
 #ifdef ARCHON_TEST_DEVICE
 
 inline constexpr DeviceChoice kTestedDevice = DeviceChoice::cuda;
 inline constexpr bool kStandIn = true;
-inline constexpr const char* kTestedDeviceFolder = "golden-device";
+inline constexpr const char* kDeviceSuffix = "-device";
 
 struct HostGpus {
   HostGpus() { use_host_gpus(); }
@@ -35,10 +35,10 @@ struct DeviceRules {
 inline constexpr bool kStandIn = false;
 #ifdef ARCHON_TEST_CUDA
 inline constexpr DeviceChoice kTestedDevice = DeviceChoice::cuda;
-inline constexpr const char* kTestedDeviceFolder = "golden-cuda";
+inline constexpr const char* kDeviceSuffix = "-cuda";
 #else
 inline constexpr DeviceChoice kTestedDevice = DeviceChoice::cpu;
-inline constexpr const char* kTestedDeviceFolder = "golden";
+inline constexpr const char* kDeviceSuffix = "";
 #endif
 
 struct DeviceRules {};
