@@ -3,6 +3,8 @@
 // in the page cache.
 //
 //   [mpiexec -n N] bench_checkpoint [--config FILE] [--folder DIR] [--rounds 5] [--json FILE]
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros_like.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -21,6 +23,7 @@
 #include "archon/engine/run.hpp"
 #include "archon/engine/train_step.hpp"
 #include "archon/model/plugin_loader.hpp"
+#include "archon/parallel/matmul.hpp"
 #include "measure.hpp"
 
 namespace fs = std::filesystem;
@@ -31,6 +34,8 @@ using namespace archon::benchmarks;
 namespace {
 
 constexpr std::size_t kBlock = std::size_t{16} << 20;
+constexpr int64_t kProductSize = 1024;
+constexpr double kPassSeconds = 2;  // less than forward and backward of 2048 tokens take
 
 struct Settings {
   std::string config, folder, json;
@@ -108,6 +113,7 @@ class Bench {
     loaded_.emplace(load_model(folder_ / "model", mesh, at::kFloat));
     TrainOptions options;
     optimizer_ = make_optimizer(options, *loaded_->model, loaded_->spec->adapter);
+    products_ = count_products();
   }
 
   /// Of a checkpoint's tensors.
@@ -158,12 +164,45 @@ class Bench {
     remove(folder_ / name);
   }
 
+  /// In a step of training: what comes before the optimizer's part computes for kPassSeconds, and
+  /// changes nothing.
   void save_async(CheckpointWriter& writer) {
-    CheckpointResult result;
-    time("async pause", [&] { result = writer.save(1, Json::object()); });
-    time("async rest", [&] { result = writer.finish(); });
+    compute();  // the products' first run is slower
+    time("passes", [&] { compute(); });
+    writer.save(1, Json::object());
+    time("passes beside a save", [&] { compute(); });
+    step();
+    const double paused = mesh_.world().all_reduce(writer.finish().seconds_paused, ReduceOp::max);
+    times_["async pause"].push_back(paused);
+    // Without anything to compute meanwhile.
+    writer.save(2, Json::object());
+    step();
+    const CheckpointResult result = writer.finish();
     ARCHON_ENSURE(result.complete, "{}", result.failure);
+    times_["async pause at once"].push_back(
+        mesh_.world().all_reduce(result.seconds_paused, ReduceOp::max));
     remove(folder_ / "async");
+  }
+
+  void compute() const {
+    const at::Tensor a = at::ones({kProductSize, kProductSize});
+    for (int64_t i = 0; i < products_; ++i) matmul_nt(a, a);
+  }
+
+  /// Products that take about kPassSeconds.
+  int64_t count_products() {
+    products_ = 4;
+    compute();
+    const double time = seconds(mesh_.world(), [&] { compute(); });
+    return static_cast<int64_t>(kPassSeconds / time * products_) + 1;
+  }
+
+  void step() {
+    std::vector<at::Tensor> gradients;
+    for (const Parameter* parameter : loaded_->model->parameters())
+      for (std::size_t part = 0; part < parameter->parts().size(); ++part)
+        gradients.push_back(at::zeros_like(parameter->owned_part(parameter->master(), part)));
+    optimizer_->step(gradients, 0, 1);
   }
 
   void remove(const std::string& path) const {
@@ -177,6 +216,7 @@ class Bench {
   std::vector<char> block_;
   std::optional<LoadedModel> loaded_;
   std::unique_ptr<Optimizer> optimizer_;
+  int64_t products_ = 0;
   Times times_;
 };
 
@@ -194,9 +234,11 @@ void print(const Times& times, int64_t bytes, int ranks) {
   for (const char* name : {"save shards", "save single"}) row(name, "raw write", "raw / this");
   row("raw read", "", "");
   for (const char* name : {"load shards", "load single"}) row(name, "raw read", "raw / this");
-  row("async pause", "", "");
-  fmt::print("  async pause / synchronous save: {}\n",
-             to_string(summarize(ratios(times.at("async pause"), times.at("save shards")))));
+  for (const char* name : {"async pause", "async pause at once"})
+    fmt::print("  {:<20} {} s   / synchronous save {}\n", name, to_string(summarize(times.at(name)), 3),
+               to_string(summarize(ratios(times.at(name), times.at("save shards")))));
+  fmt::print("  passes beside a save / passes: {}\n",
+             to_string(summarize(ratios(times.at("passes beside a save"), times.at("passes")))));
 }
 
 void run(const Settings& settings, MpiEnvironment& mpi) {

@@ -19,6 +19,13 @@ file(GLOB libtorch_libraries
   ${LibTorch_ROOT_DIR}/lib/libgomp*.so.1
   ${LibTorch_ROOT_DIR}/../nvidia/*/lib/libcudart.so.*
   ${LibTorch_ROOT_DIR}/../nvidia/*/lib/libcupti.so.*)
+if(ARCHON_CUDA)  # whose part needs them all: 3 GB
+  file(GLOB cuda_libraries
+    ${LibTorch_ROOT_DIR}/lib/libtorch_cuda*.so ${LibTorch_ROOT_DIR}/lib/libtorch_nvshmem.so
+    ${LibTorch_ROOT_DIR}/lib/libc10_cuda.so ${LibTorch_ROOT_DIR}/../nvidia/*/lib/*.so*)
+  list(APPEND libtorch_libraries ${cuda_libraries})
+  list(REMOVE_DUPLICATES libtorch_libraries)
+endif()
 install(FILES ${libtorch_libraries}
   DESTINATION ${ARCHON_INSTALL_LIBTORCHDIR}/lib COMPONENT libtorch ${on_demand})
 foreach(headers ATen c10 caffe2 torch)

@@ -45,7 +45,8 @@ if(ARCHON_SANITIZE)
 endif()
 # What is installed does not name the folder it was built in: __FILE__ begins at the repository's top.
 target_compile_options(archon_settings INTERFACE
-  $<$<COMPILE_LANGUAGE:C,CXX>:-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=>)
+  $<$<COMPILE_LANGUAGE:C,CXX>:-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=>)
 
 # The presets' build folders lie side by side and share their folders of headers. Compilers then get the
 # same words from release and cuda nearly everywhere, and ccache compiles that once.

@@ -17,7 +17,7 @@ def absent():
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     if missing := absent():
         print(f"error: the site cannot be built without {', '.join(missing)}\n"

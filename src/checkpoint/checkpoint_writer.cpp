@@ -1,10 +1,10 @@
 #include "archon/checkpoint/checkpoint_writer.hpp"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/full.h>
 #include <signal.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <future>
 #include <span>
@@ -110,23 +110,20 @@ std::vector<OwnedPiece> host_twins(const std::vector<OwnedPiece>& pieces) {
   return twins;
 }
 
-/// From pieces to their host twins.
+/// From pieces to their host twins, with this thread alone: the others compute meanwhile.
 void copy_elements(const std::vector<OwnedPiece>& pieces, const std::vector<OwnedPiece>& twins) {
-  if (!in_host_memory(pieces)) {
-    for (std::size_t i = 0; i < pieces.size(); ++i) twins[i].elements.copy_(pieces[i].elements);
-    return;
+  const TraceSpan span("checkpoint copy");
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    const at::Tensor &from = pieces[i].elements, &to = twins[i].elements;
+    if (from.is_cpu())
+      std::copy_n(from.const_data_ptr<float>(), from.numel(), to.mutable_data_ptr<float>());
+    else
+      to.copy_(from);
   }
-  at::parallel_for(0, count_elements(pieces), kChecksumBlock, [&](int64_t begin, int64_t end) {
-    int64_t at = 0;
-    for (std::size_t i = 0; i < pieces.size(); ++i) {
-      const at::Tensor &from = pieces[i].elements, &to = twins[i].elements;
-      const Range range = intersect(Range{begin, end}, Range{at, at + from.numel()});
-      if (range.size() > 0)
-        std::copy_n(from.const_data_ptr<float>() + (range.begin - at), range.size(),
-                    to.mutable_data_ptr<float>() + (range.begin - at));
-      at += from.numel();
-    }
-  });
+}
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 }  // namespace
@@ -135,6 +132,9 @@ struct CheckpointWriter::State {
   State(std::string folder, const CheckpointOptions& options, const Model& model,
         Optimizer& optimizer, const StateDictAdapter& adapter, std::string model_folder,
         const Mesh& mesh);
+  ~State() { optimizer.before_next_step(nullptr); }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
 
   bool under_way() const { return part.valid(); }
   void begin(int64_t step, const Json& trainer);
@@ -150,7 +150,7 @@ struct CheckpointWriter::State {
 
   const std::string folder, model_folder;
   const CheckpointOptions options;
-  const Optimizer& optimizer;
+  Optimizer& optimizer;
   const Communicator& world;
   const HfConfig hf;
   const std::vector<OwnedPiece> pieces;
@@ -163,6 +163,7 @@ struct CheckpointWriter::State {
   // The save under way.
   int64_t step = 0;
   std::string temporary;  // folder
+  double seconds_paused = 0;
   std::future<Part> part;
 };
 
@@ -184,6 +185,7 @@ CheckpointWriter::State::State(std::string folder, const CheckpointOptions& opti
       requested(world.rank()) {}
 
 void CheckpointWriter::State::begin(int64_t step_to_save, const Json& trainer) {
+  const auto begin = std::chrono::steady_clock::now();
   step = step_to_save;
   temporary = fmt::format("{}/.{}.tmp", folder, checkpoint_name(step));
   requested.begin_save();
@@ -191,10 +193,14 @@ void CheckpointWriter::State::begin(int64_t step_to_save, const Json& trainer) {
   if (world.rank() == 0) outcome.failure = attempt([&] { make_empty_folder(temporary); });
   const bool ready = agree_on_failure(world, outcome.failure).empty();
   const Json state = {{"optimizer_steps", optimizer.steps()}, {"trainer", trainer}};
-  if (ready && copies) copy_elements(pieces, written);
-  if (ready && options.layout == CheckpointLayout::shards) return start_shards(state.dump());
-  if (ready) outcome = write_single(state.dump());
-  part = std::async(std::launch::deferred, [outcome] { return outcome; });
+  if (ready && copies && !options.async) copy_elements(pieces, written);
+  if (ready && options.layout == CheckpointLayout::shards) {
+    start_shards(state.dump());
+  } else {
+    if (ready) outcome = write_single(state.dump());
+    part = std::async(std::launch::deferred, [outcome] { return outcome; });
+  }
+  seconds_paused = seconds_since(begin);
 }
 
 void CheckpointWriter::State::start_shards(const std::string& trainer) {
@@ -202,11 +208,26 @@ void CheckpointWriter::State::start_shards(const std::string& trainer) {
   std::string index_bytes;
   if (world.rank() == 0)
     begun.failure = attempt([&] { index_bytes = make_index(index, step, trainer); });
+  const auto write = [this, begun, bytes = std::move(index_bytes)] {
+    return begun.failure.empty() ? write_shards(bytes) : begun;
+  };
+  if (!options.async) {
+    part = std::async(std::launch::deferred, write);
+    return;
+  }
+  std::promise<void> copied;
+  optimizer.before_next_step([this, ready = copied.get_future().share()] {
+    const ActivityScope activity(Activity::io, "checkpoint copy");
+    const auto begin = std::chrono::steady_clock::now();
+    ready.wait();
+    seconds_paused += seconds_since(begin);
+  });
   const BlockedSignals blocked;
-  part = std::async(options.async ? std::launch::async : std::launch::deferred,
-                    [this, begun, bytes = std::move(index_bytes)] {
-                      return begun.failure.empty() ? write_shards(bytes) : begun;
-                    });
+  part = std::async(std::launch::async, [this, write, copied = std::move(copied)]() mutable {
+    copy_elements(pieces, written);
+    copied.set_value();
+    return write();
+  });
 }
 
 Part CheckpointWriter::State::write_shards(const std::string& index_bytes) const {
@@ -252,7 +273,7 @@ void CheckpointWriter::State::add_run_files(Part& part, const ManifestFile& inde
 
 CheckpointResult CheckpointWriter::State::publish() {
   const Part own = part.get();
-  CheckpointResult result{step, false, folder + "/" + checkpoint_name(step), {}};
+  CheckpointResult result{step, false, folder + "/" + checkpoint_name(step), {}, seconds_paused};
   result.failure = agree_on_failure(world, own.failure);
   if (result.failure.empty()) {
     const auto parts = gather_bytes(world, to_json(own.files).dump());

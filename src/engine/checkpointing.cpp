@@ -62,7 +62,6 @@ void Checkpointing::save(int64_t step, const std::function<Json()>& state) {
   unsaved_ = 0;
   begin_ = Clock::now();
   const CheckpointResult result = writer_.save(step, state());
-  seconds_paused_ = seconds_since(begin_);
   tell(result);
 }
 
@@ -77,7 +76,7 @@ void Checkpointing::tell(const CheckpointResult& result) {
   newest_ = result.folder;
   log::info("checkpoint of step {} in {:.2f} s{}: {}", result.step, seconds_since(begin_),
             options_.checkpoint.async
-                ? fmt::format(", of which training stood still for {:.2f} s", seconds_paused_)
+                ? fmt::format(", of which training stood still for {:.2f} s", result.seconds_paused)
                 : "",
             result.folder);
   if (mesh_.world().rank() == 0) prune_checkpoints(folder_, options_.keep);

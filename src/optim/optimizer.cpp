@@ -38,6 +38,7 @@ void Optimizer::step(const std::vector<at::Tensor>& gradients, double lr, double
             gradients[i].device() == tensors_[i].weight.device(),
         "the gradient of \"{}\" must be a contiguous float32 tensor of the weight's size, on its device",
         tensors_[i].name);
+  if (before_step_) std::exchange(before_step_, nullptr)();
   ++steps_;
   update(gradients, lr, grad_scale);
 }

@@ -6,11 +6,6 @@
 
 namespace archon {
 
-struct ActivationOffload::Stored {
-  at::Tensor host, device;  // device: from the start of its way back on
-  GpuRuntime::Event returned;
-};
-
 ActivationOffload::ActivationOffload(GpuRuntime& gpu) : gpu_(gpu), stream_(gpu.create_stream()) {}
 
 /// After all that the computing stream was given so far: what is read is computed then, and memory

@@ -221,7 +221,7 @@ BOOST_AUTO_TEST_CASE(a_single_file_holds_the_same_from_every_mesh) {
     }
 }
 
-// What training changes after save() returned is not in the checkpoint.
+// What the optimizer changes after save() returned is not in the checkpoint.
 BOOST_AUTO_TEST_CASE(an_asynchronous_save_is_that_of_its_moment) {
   SavedRun run(kModel, any_mesh(), ShardMode::full);
   const SharedFolder folder(run.mesh.world());
@@ -229,7 +229,7 @@ BOOST_AUTO_TEST_CASE(an_asynchronous_save_is_that_of_its_moment) {
   const auto before = run.tensors();
   const auto synchronous = run.writer(folder.path() + "/sync").save(kStep, kTrainer);
   BOOST_CHECK_EQUAL(async.save(kStep, kTrainer).step, 0);
-  run.fill(2);
+  run.step();
   CheckpointResult polled;
   while (polled.step == 0) polled = async.poll();
   BOOST_CHECK(polled.complete);

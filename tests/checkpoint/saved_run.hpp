@@ -1,6 +1,7 @@
 #pragma once
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/ones_like.h>
 #include <fmt/format.h>
 
 #include <boost/test/unit_test.hpp>
@@ -49,6 +50,15 @@ struct SavedRun {
           tensor.copy_(own.view_as(tensor).mul(kind == "exp_avg" ? 0.5 : 0.25));
       }
     optimizer->set_steps(round);
+  }
+
+  /// A step of the optimizer, which changes every element of it and of the model.
+  void step() {
+    std::vector<at::Tensor> gradients;
+    for (const Parameter* parameter : loaded.model->parameters())
+      for (std::size_t part = 0; part < parameter->parts().size(); ++part)
+        gradients.push_back(at::ones_like(parameter->owned_part(parameter->master(), part)));
+    optimizer->step(gradients, /*lr=*/1, /*grad_scale=*/1);
   }
 
   CheckpointWriter writer(const std::string& folder, const CheckpointOptions& options = {}) {

@@ -120,7 +120,7 @@ BOOST_FIXTURE_TEST_CASE(what_fails_leaves_the_file_as_it_is, RolloutFile) {
 
 BOOST_FIXTURE_TEST_CASE(a_signal_kills_the_program_too, RolloutFile) {
   const std::string begun = folder / "begun", late = folder / "late";
-  const std::string program = "touch " + begun + "; (sleep 1; touch " + late + ") | cat";
+  const std::string program = "touch " + begun + "; (sleep 3; touch " + late + ") | cat";
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     std::filesystem::remove(begun);
     const auto result = act_during(
@@ -129,7 +129,7 @@ BOOST_FIXTURE_TEST_CASE(a_signal_kills_the_program_too, RolloutFile) {
         [&] { BOOST_REQUIRE(::kill(find_process(archon_program(), data), signal) == 0); });
     BOOST_CHECK_EQUAL(result.exit_code, 128 + signal);
   }
-  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  std::this_thread::sleep_for(std::chrono::milliseconds(3500));
   BOOST_CHECK(!std::filesystem::exists(late));
 }
 

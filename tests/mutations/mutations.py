@@ -153,8 +153,8 @@ MUTATIONS = [
     Mutation(
         "bfloat16 gradients summed in bfloat16",
         "src/parallel/parameter_unit.cpp",
-        "const at::Tensor sum = at::empty({block_}, at::kFloat);",
-        "const at::Tensor sum = at::empty({block_}, outgoing_.scalar_type());",
+        "const at::Tensor sum = at::empty({block_}, master_.options());",
+        "const at::Tensor sum = at::empty({block_}, outgoing_.options());",
         ("sharding.2",),
     ),
     Mutation(
@@ -490,22 +490,22 @@ MUTATIONS = [
     Mutation(
         "labels looked up as if tp rank 0 held the whole head",
         "src/loss/log_probs.cpp",
-        "first_row_(even_range(head.vocab_size, head.tp.size(), head.tp.rank()).begin)",
-        "first_row_(0)",
+        "place_{even_range(head.vocab_size, head.tp.size(), head.tp.rank()).begin,",
+        "place_{0,",
         ("loss.2", "edge_batches.2", "golden.2"),
     ),
     Mutation(
         "softmax over a rank's own part of the vocabulary",
         "src/loss/log_probs.cpp",
-        "merge(stats + t, tokens_, head_.tp.size())",
-        "merge(stats + head_.tp.rank() * tokens_ + t, tokens_, 1)",
+        "return softmax_rows::merged(all);",
+        "return mine;",
         ("loss.2", "edge_batches.2", "golden.2"),
     ),
     Mutation(
         "sums of exponentials merged without their maxima",
-        "src/loss/log_probs.cpp",
+        "src/loss/softmax_math.hpp",
         "shift = s.max - max, factor = std::exp(shift);",
-        "shift = s.max - max, factor = 1.0f;",
+        "shift = s.max - max, factor = 1.0F;",
         ("loss.2", "edge_batches.2", "golden.2"),
     ),
     Mutation(
@@ -682,5 +682,21 @@ MUTATIONS = [
         "first_kv_head(rank) + (slot - q) % kv",
         "first_kv_head(rank) + (slot - q) / 2 % kv",
         ("ulysses_layout.1",),
+    ),
+    # On a GPU
+    Mutation(
+        "an offloaded activation used before it is back",
+        "src/parallel/offload.cpp",
+        "  gpu_.wait(gpu_.current_stream(), stored->returned);\n",
+        "",
+        ("offload.1",),
+    ),
+    # Asynchronous saves
+    Mutation(
+        "an optimizer steps while its state is copied",
+        "src/optim/optimizer.cpp",
+        "  if (before_step_) std::exchange(before_step_, nullptr)();\n",
+        "",
+        ("checkpoint_writer.1", "checkpoint_writer.2"),
     ),
 ]

@@ -27,6 +27,7 @@ struct CheckpointResult {
   bool complete = false;  ///< published, and `latest` names it
   std::string folder;     ///< of the checkpoint
   std::string failure;    ///< of the lowest rank that failed, with the reason
+  double seconds_paused = 0;  ///< for which training stood still on this rank
 };
 
 /// Saves the state of a run under `folder` (OUTPUT/checkpoints).
@@ -49,9 +50,10 @@ class CheckpointWriter {
   ~CheckpointWriter();
 
   /// Saves what model and optimizer hold now. `trainer` is what the trainer wants back beside
-  /// tensors. Synchronous: the result is of this save. Asynchronous: returns when everything was
-  /// copied in memory; the result is of the save before, for which it waits (two are never under
-  /// way).
+  /// tensors. Synchronous: the result is of this save. Asynchronous: returns at once; what is saved
+  /// is copied in memory meanwhile, for which the optimizer's next step waits, so change nothing
+  /// before by other means. The result is of the save before, for which it waits (two are never
+  /// under way).
   CheckpointResult save(int64_t step, const Json& trainer);
   /// Publishes the asynchronous save if every rank's part is on the disk. Free while none is under
   /// way. Call between steps.

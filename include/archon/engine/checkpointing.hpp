@@ -58,7 +58,6 @@ class Checkpointing {
   bool ended_ = false;
   int64_t unsaved_ = 0;        // the last step done, where no save followed it
   Clock::time_point begin_;    // of the last save, or of the run
-  double seconds_paused_ = 0;  // training stood still for it
   std::string newest_;         // folder of the newest good checkpoint
   CheckpointResult last_;
 };

@@ -3,9 +3,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace archon {
@@ -24,6 +26,9 @@ class Optimizer {
   /// `gradients`: contiguous float32, one for each tensor, in their order and sizes. `grad_scale`
   /// multiplies every gradient on the way (clipping).
   void step(const std::vector<at::Tensor>& gradients, double lr, double grad_scale);
+  /// The next step calls `wait` before it changes anything, and forgets it: for who reads weights and
+  /// state until then.
+  void before_next_step(std::function<void()> wait) { before_step_ = std::move(wait); }
   /// State tensors by name of the weight, then of the state ("exp_avg", "exp_avg_sq").
   virtual std::map<std::string, std::map<std::string, at::Tensor>> state() = 0;
 
@@ -39,6 +44,7 @@ class Optimizer {
   std::vector<OptimizerTensor> tensors_;
 
  private:
+  std::function<void()> before_step_;
   int64_t steps_ = 0;
 };
 

@@ -16,7 +16,12 @@ namespace archon {
 /// the one before it.
 class ActivationOffload {
  public:
-  struct Stored;
+  /// One of them.
+  struct Stored {
+    at::Tensor host;
+    at::Tensor device;           ///< from the start of its way back on
+    GpuRuntime::Event returned;  ///< that it is back
+  };
 
   /// `gpu` must outlive it.
   explicit ActivationOffload(GpuRuntime& gpu);
