@@ -61,8 +61,7 @@ void Checkpointing::save(int64_t step, const std::function<Json()>& state) {
   tell(writer_.finish());
   unsaved_ = 0;
   begin_ = Clock::now();
-  const CheckpointResult result = writer_.save(step, state());
-  tell(result);
+  tell(writer_.save(step, state()));
 }
 
 void Checkpointing::tell(const CheckpointResult& result) {

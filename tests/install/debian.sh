@@ -16,6 +16,7 @@
 #
 # Exit code: 0 all passed, 1 a check failed, 2 wrong usage or something absent, 3 a step failed
 source "$(dirname -- "${BASH_SOURCE[0]}")/../../job_scripts/common.sh"
+source "$archon_root/tests/installed_checks.sh"
 
 prefix=/opt/archon
 user=researcher
@@ -96,9 +97,7 @@ inside() {
 # The checkout lies where it does here, for the sake of ccache.
 install_archon() {
   say "job_scripts/setup.sh --prefix $prefix, there"
-  mkdir -p -- "$machine$archon_root"
-  (cd -- "$archon_root" && git ls-files -z --cached --others --exclude-standard |
-    xargs -0 cp --parents -t "$machine$archon_root" --)
+  copy_checkout "$machine$archon_root"
   inside root "$archon_root/job_scripts/setup.sh" --prefix "$prefix" ||
     fail 3 "the installation failed" "see its messages above"
 }
@@ -115,39 +114,29 @@ delete_sources() {
 
 work() { inside "$user" bash -c "cd && PATH=$prefix/bin:\$PATH && export OMP_NUM_THREADS=1 && set -e; $1"; }
 
-check() {
-  if work "$2" >"$folder/check.log" 2>&1; then
-    say "passed: $1"
-  else
-    say "FAILED: $1"
-    cat -- "$folder/check.log" >&2
-    code=1
-  fi
-}
-
 check_work() {
   local train="mpiexec -n 2 archon train --tp 2 --model case/model --data case/batch.h5 \
     --batch-sequences 2 --lr 1e-3 --save-every 2"
   local plugin="export ARCHON_PLUGIN_PATH=\$HOME/plugin/build;"
   local what="--only logprobs --only entropy --only logits --rtol 2e-5"
-  check "archon doctor" "archon doctor"
-  check "archon train on two ranks" "$train --steps 4 --output straight"
-  check "a run that was stopped, resumed on two ranks" \
+  check "archon doctor" work "archon doctor"
+  check "archon train on two ranks" work "$train --steps 4 --output straight"
+  check "a run that was stopped, resumed on two ranks" work \
     "$train --steps 2 --output stopped; $train --steps 4 --output stopped"
-  check "the resumed run ends as the other one, to the bit" \
+  check "the resumed run ends as the other one, to the bit" work \
     "archon diff straight/hf stopped/hf --rtol 0 --atol 0"
-  check "archon forward on two ranks is what HuggingFace computes" \
+  check "archon forward on two ranks is what HuggingFace computes" work \
     "mpiexec -n 2 archon forward --cp 2 --model case/model --data case/batch.h5 \
       --what logprobs,entropy,logits --output forward.h5; archon diff case/golden.h5 forward.h5 $what"
-  check "the example plugin builds from the prefix" \
+  check "the example plugin builds from the prefix" work \
     "cp -r $prefix/share/archon/examples/llama_plugin plugin; \
      cmake -S plugin -B plugin/build -G Ninja -DCMAKE_PREFIX_PATH=$prefix; cmake --build plugin/build"
-  check "its model trains" "$plugin mpiexec -n 2 archon train --cp 2 --model llama/model \
+  check "its model trains" work "$plugin mpiexec -n 2 archon train --cp 2 --model llama/model \
     --data llama/batch.h5 --batch-sequences 2 --steps 2 --output llama_run"
-  check "its model computes what HuggingFace computes" "$plugin archon forward --model llama/model \
+  check "its model computes what HuggingFace computes" work "$plugin archon forward --model llama/model \
     --data llama/batch.h5 --what logprobs,entropy,logits --output llama.h5; \
     archon diff llama/golden.h5 llama.h5 $what"
-  check "no file of the prefix names the sources or the build" \
+  check "no file of the prefix names the sources or the build" work \
     "! grep -rlF -e '$archon_root/' -- $prefix"
 }
 
@@ -155,7 +144,6 @@ parse_options "$@"
 make_machine
 install_archon
 delete_sources
-code=0
 check_work
 [[ $code -eq 0 ]] || fail 1 "some checks failed" "they are named above"
 say "everything passed"

@@ -22,6 +22,7 @@
 #
 # Exit code: 0 all passed, 1 a check failed, 2 wrong usage or something absent, 3 a step failed
 source "$(dirname -- "${BASH_SOURCE[0]}")/../../job_scripts/common.sh"
+source "$archon_root/tests/installed_checks.sh"
 
 here=$archon_root/tests/spack
 
@@ -59,10 +60,8 @@ make_folder() {
     trap 'rm -rf -- "$folder"' EXIT
   fi
   rm -rf -- "$folder"/{source,config,externals,store,other_store,mirror,tests}
-  mkdir -p -- "$folder"/{source,config}
-  (cd -- "$archon_root" && git ls-files -z --cached --others --exclude-standard |
-    xargs -0 cp --parents -t "$folder/source" --) || fail 2 "cannot copy the files of $archon_root" \
-    "git has to name them, and did not" "run this in a git checkout"
+  mkdir -p -- "$folder/config"
+  copy_checkout "$folder/source"
 }
 
 # A configuration of its own: Spack reads and writes below the folder alone.
@@ -99,18 +98,6 @@ spack() { "$spack_root/bin/spack" -e "$folder/source" "$@"; }
 step() {
   say "spack $*"
   spack "$@" || fail 3 "spack $* failed" "see its messages above"
-}
-
-check() {
-  local what=$1
-  shift
-  if "$@" >"$folder/check.log" 2>&1; then
-    say "passed: $what"
-  else
-    say "FAILED: $what"
-    cat -- "$folder/check.log" >&2
-    code=1
-  fi
 }
 
 names_no_folder_of_the_build() {
@@ -166,7 +153,6 @@ step concretize --force
 [[ $dry == no ]] || exit 0
 
 step install --fail-fast
-code=0
 check "spack test run archon" spack test run --alias archon archon
 step test results -l archon
 check_installation
