@@ -1,6 +1,7 @@
 #include "child_process.hpp"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -79,7 +80,7 @@ class SpawnSettings {
   posix_spawnattr_t attributes_;
 };
 
-// What a signal handler must know of the program that lives.
+// What a signal handler must know of the program that lives; below 0 while it is being started.
 std::atomic<pid_t> living{0};
 static_assert(std::atomic<pid_t>::is_always_lock_free);
 
@@ -92,10 +93,35 @@ void restore_signals() {
 
 /// A terminal or a launcher does not reach the program, which is in a process group of its own.
 extern "C" void end_with_program(int signal) {
-  if (const pid_t program = living.load()) ::kill(-program, SIGKILL);
+  pid_t program = living;
+  // On the thread that starts it the signal waits; on any other it waits for that thread.
+  for (; program < 0; program = living) ::sched_yield();
+  if (program > 0) ::kill(-program, SIGKILL);
   restore_signals();
   ::raise(signal);
 }
+
+/// From before a program is started until it is known whom to kill: a program can run, and a signal
+/// come, before posix_spawn has returned.
+class SignalsHeld {
+ public:
+  SignalsHeld() {
+    sigset_t ours;
+    ::sigemptyset(&ours);
+    for (const int signal : kSignals) ::sigaddset(&ours, signal);
+    ::pthread_sigmask(SIG_BLOCK, &ours, &mask_);
+    living = -1;
+  }
+  ~SignalsHeld() {
+    if (living < 0) living = 0;
+    ::pthread_sigmask(SIG_SETMASK, &mask_, nullptr);
+  }
+  SignalsHeld(const SignalsHeld&) = delete;
+  SignalsHeld& operator=(const SignalsHeld&) = delete;
+
+ private:
+  sigset_t mask_;
+};
 
 /// What handles a signal while a program lives, and `usual` handles otherwise.
 sighandler_t handler_of(int signal, const struct sigaction& usual) {
@@ -119,7 +145,10 @@ ChildProcess::Signals::~Signals() { restore_signals(); }
 
 ChildProcess::ChildProcess(const std::string& command) {
   Pipe input, output;
-  living = process_ = SpawnSettings(input, output).start(command);
+  {
+    const SignalsHeld held;
+    living = process_ = SpawnSettings(input, output).start(command);
+  }
   input_ = std::exchange(input.ends[1], -1);
   output_ = std::exchange(output.ends[0], -1);
   ::fcntl(input_, F_SETFL, O_NONBLOCK);
