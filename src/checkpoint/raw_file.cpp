@@ -70,9 +70,7 @@ void RawFile::write(const void* bytes, std::size_t count) {
     count -= static_cast<std::size_t>(done);
     at_ += done;
   }
-  if (at_ - started_ < kStartBytes) return;
-  ::sync_file_range(descriptor_, started_, at_ - started_, SYNC_FILE_RANGE_WRITE);
-  started_ = at_;
+  start_writing();
 }
 
 void RawFile::read(void* bytes, std::size_t count) {
@@ -80,7 +78,14 @@ void RawFile::read(void* bytes, std::size_t count) {
   ARCHON_ENSURE(done == static_cast<int64_t>(count), "cannot read {}: {}", path_,
                 done < 0 ? std::strerror(errno) : "it is too short");
   at_ += done;
+  start_writing();
   sum_.add(bytes, count);
+}
+
+void RawFile::start_writing() {
+  if (at_ - started_ < kStartBytes) return;
+  ::sync_file_range(descriptor_, started_, at_ - started_, SYNC_FILE_RANGE_WRITE);
+  started_ = at_;
 }
 
 void RawFile::skip(int64_t bytes) {

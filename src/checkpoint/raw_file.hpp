@@ -47,6 +47,8 @@ class RawFile {
   ManifestFile finish();
 
  private:
+  void start_writing();
+
   std::string path_;
   const RequestedFailure& requested_;
   int descriptor_;

@@ -4,7 +4,9 @@
 #include <optional>
 
 #include "agreement.hpp"
+#include "archon/io/files.hpp"
 #include "archon/io/hdf5_collective.hpp"
+#include "archon/mesh/topology.hpp"
 #include "shard_file.hpp"
 
 namespace archon {
@@ -58,7 +60,7 @@ std::string write_pieces(const std::string& path, const std::vector<std::string>
       file->write(dataset, slabs, piece ? piece->elements.const_data_ptr<float>() : nullptr);
     }));
   }
-  note(attempt([&] { file->sync(); }));
+  note(attempt([&] { file->close(); }));
   return first;
 }
 
@@ -87,6 +89,7 @@ std::string write_single_file(const std::string& path, const CheckpointIndex& in
                               const std::string& trainer, const Communicator& world,
                               const RequestedFailure& requested, ManifestFile& written) {
   const bool lowest = world.rank() == 0;
+  const std::vector<int> hosts = host_of_ranks(world.mpi());
   h5::FileImage image;
   std::string failure;
   if (lowest)
@@ -97,6 +100,9 @@ std::string write_single_file(const std::string& path, const CheckpointIndex& in
   if (!agree_on_failure(world, failure).empty()) return failure;
   failure = write_pieces(path, all_paths(index, world), pieces, world);
   if (failure.empty()) failure = attempt([&] { requested.check_write(path); });
+  // What another host wrote may be seen only once it is on the disk; the rest goes there while it
+  // is summed.
+  if (failure.empty() && hosts[world.rank()] != 0) failure = attempt([&] { sync_path(path); });
   if (!agree_on_failure(world, failure).empty()) return failure;
   if (lowest)
     failure = attempt([&] { written = write_sums(path, image, index.size(), requested); });

@@ -57,8 +57,8 @@ void CollectiveFile::write(const std::string& dataset, const std::vector<Slab>& 
               "cannot write {} of {}", dataset, path_);
 }
 
-void CollectiveFile::sync() {
-  ARCHON_HDF5(RuntimeFailure, H5Fflush(file_.get(), H5F_SCOPE_LOCAL), "cannot sync {}", path_);
+void CollectiveFile::close() {
+  ARCHON_HDF5(RuntimeFailure, H5Fclose(file_.release()), "cannot close {}", path_);
 }
 
 }  // namespace archon::h5

@@ -18,8 +18,8 @@ class CollectiveFile {
   /// Writes the elements of this rank's rectangles (perhaps none) of a float32 dataset. They lie
   /// one behind the other in row-major order of the whole dataset, as in `elements`.
   void write(const std::string& dataset, const std::vector<Slab>& slabs, const float* elements);
-  /// Everything that any rank wrote is on the disk.
-  void sync();
+  /// The system has everything that any rank wrote; nothing may be called after it.
+  void close();
 
  private:
   std::string path_;
