@@ -172,16 +172,17 @@ class Bench {
     writer.save(1, Json::object());
     time("passes beside a save", [&] { compute(); });
     step();
-    const double paused = mesh_.world().all_reduce(writer.finish().seconds_paused, ReduceOp::max);
-    times_["async pause"].push_back(paused);
+    add_pause("async pause", writer.finish());
     // Without anything to compute meanwhile.
     writer.save(2, Json::object());
     step();
-    const CheckpointResult result = writer.finish();
-    ARCHON_ENSURE(result.complete, "{}", result.failure);
-    times_["async pause at once"].push_back(
-        mesh_.world().all_reduce(result.seconds_paused, ReduceOp::max));
+    add_pause("async pause at once", writer.finish());
     remove(folder_ / "async");
+  }
+
+  void add_pause(const std::string& name, const CheckpointResult& result) {
+    ARCHON_ENSURE(result.complete, "{}", result.failure);
+    times_[name].push_back(mesh_.world().all_reduce(result.seconds_paused, ReduceOp::max));
   }
 
   void compute() const {
@@ -198,11 +199,8 @@ class Bench {
   }
 
   void step() {
-    std::vector<at::Tensor> gradients;
-    for (const Parameter* parameter : loaded_->model->parameters())
-      for (std::size_t part = 0; part < parameter->parts().size(); ++part)
-        gradients.push_back(at::zeros_like(parameter->owned_part(parameter->master(), part)));
-    optimizer_->step(gradients, 0, 1);
+    const auto zeros = [](const Parameter& parameter) { return at::zeros_like(parameter.master()); };
+    optimizer_->step(owned_parts(*loaded_->model, zeros), 0, 1);
   }
 
   void remove(const std::string& path) const {

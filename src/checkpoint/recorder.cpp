@@ -60,7 +60,7 @@ void GoldenRecorder::grad_norm(double norm) {
 }
 
 void GoldenRecorder::gradients() {
-  write_tensors("gradients", [](const Parameter& p) { return p.grad(); });
+  write_tensors("gradients", [](const Parameter& p) { return p.grad().to(at::kFloat); });
 }
 
 void GoldenRecorder::weights() {

@@ -127,7 +127,17 @@ class MemoryWalk {
 
  private:
   /// What this rank keeps of a unit's gradient: its block, or all of it.
-  int64_t gradient(const ParameterUnit& unit) const { return unit.block() * kFloat; }
+  int64_t gradient(const ParameterUnit& unit) const {
+    int64_t bytes = 0;
+    for (const Parameter* parameter : unit.parameters())
+      bytes += parameter->owned().size() * gradient_element(unit, *parameter);
+    return bytes;
+  }
+  int64_t gradient_element(const ParameterUnit& unit, const Parameter& parameter) const {
+    // A tied embedding's comes from two backwards.
+    const bool one = !several_ && !(shapes_.tied() && &unit == &shapes_.embedding());
+    return one && shapes_.sharding.keeps_type(parameter) ? shapes_.element() : kFloat;
+  }
   int64_t values(const ParameterUnit& unit) const {
     return shapes_.full() ? unit.elements() * shapes_.element() : 0;
   }

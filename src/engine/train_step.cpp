@@ -106,17 +106,6 @@ void accumulate_gradients(const TrainOptions& options, const Objective& objectiv
   result.loss = mesh.shard_group().all_reduce(loss);
 }
 
-/// In the order of make_optimizer's tensors.
-std::vector<at::Tensor> owned_gradients(Model& model) {
-  std::vector<at::Tensor> gradients;
-  for (const Parameter* parameter : model.parameters()) {
-    const at::Tensor gradient = parameter->grad();
-    for (std::size_t part = 0; part < parameter->parts().size(); ++part)
-      gradients.push_back(parameter->owned_part(gradient, part));
-  }
-  return gradients;
-}
-
 void record_before_step(const RecordOptions& options, const StepResult& result,
                         GoldenRecorder& recorder) {
   recorder.loss(result.loss);
@@ -138,6 +127,17 @@ std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, Model& mo
   if (options.optimizer == OptimizerKind::sgd)
     return make_sgd(std::move(tensors), options.adamw.weight_decay);
   return make_adamw(std::move(tensors), options.adamw);
+}
+
+std::vector<at::Tensor> owned_parts(const Model& model,
+                                    const std::function<at::Tensor(const Parameter&)>& tensor_of) {
+  std::vector<at::Tensor> parts;
+  for (const Parameter* parameter : model.parameters()) {
+    const at::Tensor tensor = tensor_of(*parameter);
+    for (std::size_t part = 0; part < parameter->parts().size(); ++part)
+      parts.push_back(parameter->owned_part(tensor, part));
+  }
+  return parts;
 }
 
 StepResult train_step(const TrainOptions& options, const Objective& objective,
@@ -170,7 +170,7 @@ StepResult train_step(const TrainOptions& options, const Objective& objective,
     log::warning("the gradient norm is {}: no step is taken", result.grad_norm);
   } else {
     const TraceSpan span("optimizer");
-    optimizer.step(owned_gradients(model), lr,
+    optimizer.step(owned_parts(model, &Parameter::grad), lr,
                    clip_coefficient(result.grad_norm, options.clip_grad_norm));
     for (ParameterUnit* unit : units) unit->refresh_values();
     result.stepped = true;

@@ -6,7 +6,6 @@
 
 // Compiled with -ffast-math, so that sums and expf vectorise.
 // Templates hold the loops; the overloads at the end give them their instruction sets.
-#define ARCHON_INLINE inline __attribute__((always_inline))
 
 namespace archon::kernels {
 namespace {

@@ -7,7 +7,6 @@
 
 // Compiled with -ffast-math (src/model/CMakeLists.txt), so that sums and expf vectorise.
 // Templates hold the loops; the overloads at the end give them their instruction sets.
-#define ARCHON_INLINE inline __attribute__((always_inline))
 
 namespace archon::kernels {
 namespace {

@@ -8,6 +8,7 @@
 #include "archon/base/error.hpp"
 #include "archon/base/simd.hpp"
 #include "archon/optim/optimizer.hpp"
+#include "archon/parallel/dispatch.hpp"
 #include "ranges.hpp"
 
 namespace archon {
@@ -26,12 +27,13 @@ struct Coefficients {
 };
 
 // One pass: each of the four arrays is read once and the three that change are written once.
-ARCHON_SIMD_CLONES void update_range(float* __restrict weight, const float* __restrict grad,
-                                     float* __restrict exp_avg, float* __restrict exp_avg_sq,
-                                     int64_t elements, const Coefficients& given) {
+template <class Gradient>
+ARCHON_INLINE void update_each(float* __restrict weight, const Gradient* __restrict grad,
+                               float* __restrict exp_avg, float* __restrict exp_avg_sq,
+                               int64_t elements, const Coefficients& given) {
   const Coefficients c = given;
   for (int64_t i = 0; i < elements; ++i) {
-    const float g = grad[i] * c.grad_scale;
+    const float g = static_cast<float>(grad[i]) * c.grad_scale;
     const float m = exp_avg[i] + (g - exp_avg[i]) * c.one_minus_beta1;
     const float v = exp_avg_sq[i] * c.beta2 + g * g * c.one_minus_beta2;
     const float denominator = std::sqrt(v) * c.inverse_root_bias + c.eps;
@@ -39,6 +41,16 @@ ARCHON_SIMD_CLONES void update_range(float* __restrict weight, const float* __re
     exp_avg[i] = m;
     exp_avg_sq[i] = v;
   }
+}
+
+ARCHON_SIMD_CLONES void update_range(float* weight, const float* grad, float* exp_avg,
+                                     float* exp_avg_sq, int64_t elements, const Coefficients& c) {
+  update_each(weight, grad, exp_avg, exp_avg_sq, elements, c);
+}
+
+ARCHON_SIMD_CLONES void update_range(float* weight, const c10::BFloat16* grad, float* exp_avg,
+                                     float* exp_avg_sq, int64_t elements, const Coefficients& c) {
+  update_each(weight, grad, exp_avg, exp_avg_sq, elements, c);
 }
 
 class AdamW final : public Optimizer {
@@ -68,12 +80,14 @@ class AdamW final : public Optimizer {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       const Coefficients c = coefficients(lr, grad_scale, tensors_[i].decay);
       float* weight = tensors_[i].weight.mutable_data_ptr<float>();
-      const float* grad = gradients[i].const_data_ptr<float>();
       float* exp_avg = moments_[i].exp_avg.mutable_data_ptr<float>();
       float* exp_avg_sq = moments_[i].exp_avg_sq.mutable_data_ptr<float>();
-      optim::for_ranges(tensors_[i].weight.numel(), [&](int64_t begin, int64_t end) {
-        update_range(weight + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin, end - begin,
-                     c);
+      dispatch(gradients[i], [&]<class T>(T*) {
+        const T* grad = gradients[i].const_data_ptr<T>();
+        optim::for_ranges(tensors_[i].weight.numel(), [&](int64_t begin, int64_t end) {
+          update_range(weight + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin,
+                       end - begin, c);
+        });
       });
     }
   }
@@ -86,7 +100,7 @@ class AdamW final : public Optimizer {
       for (std::size_t i = 0; i < tensors_.size(); ++i) {
         if (tensors_[i].decay != decay || gradients[i].numel() == 0) continue;
         weights.push_back(tensors_[i].weight);
-        grads.push_back(gradients[i]);
+        grads.push_back(gradients[i].to(at::kFloat));
         exp_avg.push_back(moments_[i].exp_avg);
         exp_avg_sq.push_back(moments_[i].exp_avg_sq);
       }

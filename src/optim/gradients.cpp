@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "archon/base/simd.hpp"
+#include "archon/parallel/dispatch.hpp"
 
 namespace archon {
 namespace {
@@ -22,17 +23,28 @@ ARCHON_SIMD_CLONES double sum_of_squares(const float* data, int64_t elements) {
   return sum;
 }
 
+ARCHON_SIMD_CLONES double sum_of_squares(const c10::BFloat16* data, int64_t elements) {
+  double sum = 0;
+  for (int64_t i = 0; i < elements; ++i) {
+    const auto x = static_cast<float>(data[i]);
+    sum += double{x} * double{x};
+  }
+  return sum;
+}
+
 double sum_of_squares(const at::Tensor& x) {
   if (!x.is_cpu()) {
     const double norm = at::linalg_vector_norm(x, 2.0, {}, false, at::kDouble).item<double>();
     return norm * norm;
   }
-  const float* data = x.const_data_ptr<float>();
   const int64_t elements = x.numel();
   std::vector<double> sums((elements + kBlock - 1) / kBlock);
-  at::parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      sums[i] = sum_of_squares(data + i * kBlock, std::min(kBlock, elements - i * kBlock));
+  dispatch(x, [&]<class T>(T*) {
+    const T* data = x.const_data_ptr<T>();
+    at::parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        sums[i] = sum_of_squares(data + i * kBlock, std::min(kBlock, elements - i * kBlock));
+    });
   });
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }

@@ -12,6 +12,12 @@ bool is_flat_float(const at::Tensor& tensor) {
   return tensor.defined() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
 }
 
+bool fits(const at::Tensor& gradient, const at::Tensor& weight) {
+  return gradient.defined() && gradient.is_contiguous() &&
+         (gradient.scalar_type() == at::kFloat || gradient.scalar_type() == at::kBFloat16) &&
+         gradient.numel() == weight.numel() && gradient.device() == weight.device();
+}
+
 }  // namespace
 
 Optimizer::Optimizer(std::vector<OptimizerTensor> tensors) : tensors_(std::move(tensors)) {
@@ -33,11 +39,10 @@ void Optimizer::step(const std::vector<at::Tensor>& gradients, double lr, double
                 "the optimizer steps {} tensors and was given {} gradients", tensors_.size(),
                 gradients.size());
   for (std::size_t i = 0; i < gradients.size(); ++i)
-    ARCHON_ENSURE(
-        is_flat_float(gradients[i]) && gradients[i].numel() == tensors_[i].weight.numel() &&
-            gradients[i].device() == tensors_[i].weight.device(),
-        "the gradient of \"{}\" must be a contiguous float32 tensor of the weight's size, on its device",
-        tensors_[i].name);
+    ARCHON_ENSURE(fits(gradients[i], tensors_[i].weight),
+                  "the gradient of \"{}\" must be a contiguous float32 or bfloat16 tensor of the "
+                  "weight's size, on its device",
+                  tensors_[i].name);
   if (before_step_) std::exchange(before_step_, nullptr)();
   ++steps_;
   update(gradients, lr, grad_scale);

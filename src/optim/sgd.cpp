@@ -1,15 +1,17 @@
 #include <utility>
 
 #include "archon/optim/optimizer.hpp"
+#include "archon/parallel/dispatch.hpp"
 #include "ranges.hpp"
 
 namespace archon {
 namespace {
 
-void update_range(float* __restrict weight, const float* __restrict grad, int64_t elements, float lr,
-            float grad_scale, float decay) {
+template <class Gradient>
+void update_range(float* __restrict weight, const Gradient* __restrict grad, int64_t elements,
+                  float lr, float grad_scale, float decay) {
   for (int64_t i = 0; i < elements; ++i)
-    weight[i] -= lr * (grad[i] * grad_scale + decay * weight[i]);
+    weight[i] -= lr * (static_cast<float>(grad[i]) * grad_scale + decay * weight[i]);
 }
 
 class Sgd final : public Optimizer {
@@ -29,10 +31,12 @@ class Sgd final : public Optimizer {
       }
       const float decay = tensors_[i].decay ? static_cast<float>(weight_decay_) : 0.0F;
       float* weight = tensors_[i].weight.mutable_data_ptr<float>();
-      const float* grad = gradients[i].const_data_ptr<float>();
-      optim::for_ranges(tensors_[i].weight.numel(), [&](int64_t begin, int64_t end) {
-        update_range(weight + begin, grad + begin, end - begin, static_cast<float>(lr),
-                     static_cast<float>(grad_scale), decay);
+      dispatch(gradients[i], [&]<class T>(T*) {
+        const T* grad = gradients[i].const_data_ptr<T>();
+        optim::for_ranges(tensors_[i].weight.numel(), [&](int64_t begin, int64_t end) {
+          update_range(weight + begin, grad + begin, end - begin, static_cast<float>(lr),
+                       static_cast<float>(grad_scale), decay);
+        });
       });
     }
   }

@@ -55,6 +55,11 @@ Sharding::Sharding(const ShardPolicy& policy, const Communicator& group)
   if (group.size() == 1) policy_.mode = ShardMode::none;
 }
 
+bool Sharding::keeps_type(const Parameter& parameter) const {
+  return group_->size() == 1 && !policy_.float32_gradients &&
+         parameter.placement() != TpPlacement::replicated;
+}
+
 void Sharding::begin_reduction(Work work) {
   reduction_.wait();
   reduction_ = std::move(work);
@@ -159,10 +164,7 @@ void ParameterUnit::take_gradient(std::size_t index) {
   Parameter& parameter = *parameters_[index];
   const at::Tensor grad = std::exchange(parameter.value_.mutable_grad(), at::Tensor());
   if (!exchanges(parameter)) {
-    if (parameter.grad_.defined())
-      accumulate(parameter.grad_, grad.contiguous());
-    else
-      parameter.grad_ = grad.to(at::kFloat);
+    add_gradient(parameter, grad);
     return;
   }
   if (!outgoing_.defined()) outgoing_ = empty_gradients();
@@ -172,6 +174,17 @@ void ParameterUnit::take_gradient(std::size_t index) {
   else
     place.copy_(grad.view({-1}));
   arrived_[index] = true;
+}
+
+/// The only one of a step stays as it is: float32 would hold the same numbers in twice the memory.
+void ParameterUnit::add_gradient(Parameter& parameter, const at::Tensor& grad) const {
+  if (parameter.grad_.defined()) {
+    parameter.grad_ = parameter.grad_.to(at::kFloat);
+    accumulate(parameter.grad_, grad.contiguous());
+  } else {
+    parameter.grad_ =
+        sharding_->keeps_type(parameter) ? grad.contiguous() : grad.to(at::kFloat);
+  }
 }
 
 at::Tensor ParameterUnit::empty_gradients() const {

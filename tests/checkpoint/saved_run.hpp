@@ -54,11 +54,8 @@ struct SavedRun {
 
   /// A step of the optimizer, which changes every element of it and of the model.
   void step() {
-    std::vector<at::Tensor> gradients;
-    for (const Parameter* parameter : loaded.model->parameters())
-      for (std::size_t part = 0; part < parameter->parts().size(); ++part)
-        gradients.push_back(at::ones_like(parameter->owned_part(parameter->master(), part)));
-    optimizer->step(gradients, /*lr=*/1, /*grad_scale=*/1);
+    const auto ones = [](const Parameter& parameter) { return at::ones_like(parameter.master()); };
+    optimizer->step(owned_parts(*loaded.model, ones), /*lr=*/1, /*grad_scale=*/1);
   }
 
   CheckpointWriter writer(const std::string& folder, const CheckpointOptions& options = {}) {

@@ -105,6 +105,7 @@ struct Run {
                    .data = data_file(batch),
                    .mesh = shape,
                    .dtype = dtype,
+                   .memory = {},
                    .micro_batch_tokens = micro_batch_tokens,
                    .pad_limit = pad_limit};
     options.output = output();

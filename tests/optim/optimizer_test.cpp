@@ -154,6 +154,21 @@ BOOST_AUTO_TEST_CASE(adamw_gives_the_same_bits_with_any_number_of_threads) {
   BOOST_TEST(at::equal(run(1), run(3)));
 }
 
+BOOST_AUTO_TEST_CASE(bfloat16_gradients_count_as_the_float32_numbers_they_are) {
+  const auto run = [](bool sgd, at::ScalarType dtype) {
+    const TestTensor tensor = make_tensor("w", random_values(1003, 7));
+    const auto optimizer =
+        sgd ? archon::make_sgd({tensor}, 0.1) : archon::make_adamw({tensor}, {});
+    for (int step = 0; step < 3; ++step) {
+      const at::Tensor gradient = at::tensor(random_values(1003, 8 + step)).to(at::kBFloat16);
+      optimizer->step({gradient.to(dtype)}, 1e-2, 0.5);
+    }
+    return tensor.weight;
+  };
+  for (const bool sgd : {false, true})
+    BOOST_TEST(at::equal(run(sgd, at::kBFloat16), run(sgd, at::kFloat)));
+}
+
 BOOST_AUTO_TEST_CASE(adamw_goes_on_from_restored_state) {
   const auto step_number = [](archon::Optimizer& optimizer, const TestTensor& tensor, int number) {
     set(tensor.grad, random_values(17, 20 + number));

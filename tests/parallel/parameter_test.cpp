@@ -137,12 +137,24 @@ BOOST_AUTO_TEST_CASE(gradients_add_up_until_they_are_cleared) {
 }
 
 BOOST_AUTO_TEST_CASE(bfloat16_gradients_are_summed_in_float32) {
-  Alone alone(Parameter({{{"a", {4}}}, TpPlacement::replicated}), at::kBFloat16);
-  // 256 + 1 + 1 is 256 in bfloat16, whose step there is 2
-  for (const float gradient : {256.0F, 1.0F, 1.0F})
-    backward(alone.parameter.value().mul(gradient).sum());
-  BOOST_TEST((alone.parameter.grad().scalar_type() == at::kFloat));
-  BOOST_TEST(alone.parameter.grad()[0].item<float>() == 258);
+  for (const TpPlacement placement : {TpPlacement::replicated, TpPlacement::rows}) {
+    Alone alone(Parameter({{{"a", {4}}}, placement}), at::kBFloat16);
+    // 256 + 1 + 1 is 256 in bfloat16, whose step there is 2
+    for (const float gradient : {256.0F, 1.0F, 1.0F})
+      backward(alone.parameter.value().mul(gradient).sum());
+    BOOST_TEST((alone.parameter.grad().scalar_type() == at::kFloat));
+    BOOST_TEST(alone.parameter.grad()[0].item<float>() == 258);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_gradient_that_is_no_sum_takes_no_more_memory_than_its_type) {
+  Alone alone(Parameter({{{"a", {4}}}, TpPlacement::rows}), at::kBFloat16);
+  for (int step = 0; step < 2; ++step) {
+    alone.unit.clear_gradients();
+    backward(alone.parameter.value().mul(3).sum());
+    BOOST_TEST((alone.parameter.grad().scalar_type() == at::kBFloat16));
+    BOOST_TEST(alone.parameter.grad()[0].item<float>() == 3);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(a_parameter_without_gradient_has_zeros) {

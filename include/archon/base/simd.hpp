@@ -9,3 +9,6 @@
 #else
 #define ARCHON_SIMD_CLONES
 #endif
+
+/// A function that becomes part of each of its caller's clones.
+#define ARCHON_INLINE inline __attribute__((always_inline))

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <vector>
 
 #include "archon/checkpoint/recorder.hpp"
 #include "archon/engine/batcher.hpp"
@@ -23,6 +25,11 @@ struct StepResult {
 /// against HuggingFace names.
 std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, Model& model,
                                           const StateDictAdapter& adapter);
+
+/// What the optimizer's tensors are parts of, cut like them and in their order: of each parameter
+/// what this rank owns of `tensor_of` it, its master or gradient.
+std::vector<at::Tensor> owned_parts(const Model& model,
+                                    const std::function<at::Tensor(const Parameter&)>& tensor_of);
 
 /// One training step on `sequences`: forward and backward of every micro-batch, gradients summed
 /// over the mesh, clipped by the global norm, one optimizer step. `recorder` may be null.

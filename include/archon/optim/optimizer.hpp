@@ -23,7 +23,7 @@ struct OptimizerTensor {
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
-  /// `gradients`: contiguous float32, one for each tensor, in their order and sizes. `grad_scale`
+  /// `gradients`: contiguous, float32 or bfloat16, one for each tensor, in their order and sizes. `grad_scale`
   /// multiplies every gradient on the way (clipping).
   void step(const std::vector<at::Tensor>& gradients, double lr, double grad_scale);
   /// The next step calls `wait` before it changes anything, and forgets it: for who reads weights and

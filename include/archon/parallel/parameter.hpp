@@ -79,10 +79,11 @@ class Parameter {
   const at::Tensor& value() const { return value_; }
   /// float32 [owned().size()].
   const at::Tensor& master() const { return master_; }
-  /// float32 [owned().size()]; zeros when none arrived.
+  /// [owned().size()], float32, or bfloat16 where it is the sum of no more than one backward's and
+  /// one rank's; zeros when none arrived.
   at::Tensor grad() const;
-  /// float32 [local_shape()], where this rank has all of it: not exchanged, or replicated over tp.
-  /// Zeros are made when none arrived.
+  /// The same of [local_shape()], where this rank has all of it: not exchanged, or replicated over
+  /// tp. Zeros are made when none arrived.
   at::Tensor whole_grad();
 
  private:

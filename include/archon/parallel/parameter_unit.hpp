@@ -39,6 +39,9 @@ class Sharding {
   const Communicator& group() const { return *group_; }
   /// Gradients, masters and optimizer state lie on their owner.
   bool sharded() const { return policy_.mode != ShardMode::none; }
+  /// Nothing is added to the first gradient of a step but those of other backwards: it need not be
+  /// float32.
+  bool keeps_type(const Parameter& parameter) const;
 
   /// Takes over a reduction that was started, after the one before it is done.
   void begin_reduction(Work work);
@@ -103,6 +106,7 @@ class ParameterUnit {
   void allocate_values();
   void start_gather();
   void take_gradient(std::size_t index);
+  void add_gradient(Parameter& parameter, const at::Tensor& grad) const;
   at::Tensor empty_gradients() const;
   void zero_what_did_not_arrive();
   void add_reduced(const at::Tensor& sum);
