@@ -1,6 +1,7 @@
 #include "decoder.hpp"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/split.h>
 #include <fmt/format.h>
