@@ -1,7 +1,6 @@
 #include "archon/checkpoint/checkpoint_writer.hpp"
 
 #include <ATen/ops/full.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,6 +11,7 @@
 
 #include "agreement.hpp"
 #include "archon/base/activity.hpp"
+#include "archon/base/blocked_signals.hpp"
 #include "archon/base/error.hpp"
 #include "archon/checkpoint/checkpoint_folder.hpp"
 #include "archon/comm/watchdog.hpp"
@@ -67,22 +67,6 @@ CheckpointOptions validated(const CheckpointOptions& options) {
                   "them, is not safe for a second thread; choose one of the two");
   return options;
 }
-
-/// No signal is handled by threads that this one starts meanwhile: handlers belong to the training.
-class BlockedSignals {
- public:
-  BlockedSignals() {
-    sigset_t all;
-    sigfillset(&all);
-    ::pthread_sigmask(SIG_BLOCK, &all, &before_);
-  }
-  ~BlockedSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  BlockedSignals(const BlockedSignals&) = delete;
-  BlockedSignals& operator=(const BlockedSignals&) = delete;
-
- private:
-  sigset_t before_;
-};
 
 int64_t count_elements(const std::vector<OwnedPiece>& pieces) {
   int64_t elements = 0;
@@ -222,7 +206,7 @@ void CheckpointWriter::State::start_shards(const std::string& trainer) {
     ready.wait();
     seconds_paused += seconds_since(begin);
   });
-  const BlockedSignals blocked;
+  const BlockedSignals blocked;  // handlers belong to the training, not to the thread started here
   part = std::async(std::launch::async, [this, write, copied = std::move(copied)]() mutable {
     copy_elements(pieces, written);
     copied.set_value();

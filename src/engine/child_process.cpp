@@ -15,6 +15,7 @@
 #include <thread>
 #include <utility>
 
+#include "archon/base/blocked_signals.hpp"
 #include "archon/base/error.hpp"
 
 namespace archon {
@@ -103,24 +104,17 @@ extern "C" void end_with_program(int signal) {
 
 /// From before a program is started until it is known whom to kill: a program can run, and a signal
 /// come, before posix_spawn has returned.
-class SignalsHeld {
+class Starting {
  public:
-  SignalsHeld() {
-    sigset_t ours;
-    ::sigemptyset(&ours);
-    for (const int signal : kSignals) ::sigaddset(&ours, signal);
-    ::pthread_sigmask(SIG_BLOCK, &ours, &mask_);
-    living = -1;
-  }
-  ~SignalsHeld() {
+  Starting() { living = -1; }
+  ~Starting() {
     if (living < 0) living = 0;
-    ::pthread_sigmask(SIG_SETMASK, &mask_, nullptr);
   }
-  SignalsHeld(const SignalsHeld&) = delete;
-  SignalsHeld& operator=(const SignalsHeld&) = delete;
+  Starting(const Starting&) = delete;
+  Starting& operator=(const Starting&) = delete;
 
  private:
-  sigset_t mask_;
+  const BlockedSignals blocked_;  // until after `living` is set
 };
 
 /// What handles a signal while a program lives, and `usual` handles otherwise.
@@ -146,7 +140,7 @@ ChildProcess::Signals::~Signals() { restore_signals(); }
 ChildProcess::ChildProcess(const std::string& command) {
   Pipe input, output;
   {
-    const SignalsHeld held;
+    const Starting starting;
     living = process_ = SpawnSettings(input, output).start(command);
   }
   input_ = std::exchange(input.ends[1], -1);
