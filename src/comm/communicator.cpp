@@ -97,10 +97,8 @@ void Communicator::use_gpu_of(const Communicator& whole) {
     color = whole.rank();
     ARCHON_MPI(MPI_Bcast(&color, 1, MPI_INT, 0, comm_.get()));
   }
-  GpuRuntime& runtime = whole.gpu_->runtime();
-  const GpuRuntime::Comm part = runtime.split(whole.gpu_->comm(), color, rank_);
-  whole.gpu_->settle("ncclCommSplit");
-  if (size_ > 1) make_gpu_backend(runtime, part);
+  const GpuRuntime::Comm part = whole.gpu_->split(color, rank_);
+  if (size_ > 1) make_gpu_backend(whole.gpu_->runtime(), part);
 }
 
 Operation Communicator::begin(const char* name, const Traffic& sent, bool async) const {

@@ -96,6 +96,7 @@ class CudaRuntime final : public GpuRuntime {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     at::globalContext().setDeterministicFillUninitializedMemory(false);
     ARCHON_CUDA_CALL(cudaSetDevice(device));
+    at::globalContext().lazyInitDevice(at::kCUDA);  // its allocator is asked before the first tensor
   }
 
   at::Device device() const override { return {at::kCUDA, device_}; }
@@ -103,6 +104,10 @@ class CudaRuntime final : public GpuRuntime {
   int64_t peak_memory_bytes() const override {
     // The first of the three statistics counts all pools.
     return c10::cuda::CUDACachingAllocator::getDeviceStats(device_).allocated_bytes[0].peak;
+  }
+
+  void forget_peak_memory() override {
+    c10::cuda::CUDACachingAllocator::resetPeakStats(device_);
   }
 
   Stream current_stream() override { return c10::cuda::getCurrentCUDAStream(device_).stream(); }
@@ -159,11 +164,10 @@ class CudaRuntime final : public GpuRuntime {
     return comm;
   }
 
-  Comm split(Comm parent, int color, int key) override {
+  void split(Comm parent, int color, int key, Comm& part) override {
     ncclConfig_t config = nccl_config();
-    ncclComm_t comm = nullptr;
-    ARCHON_NCCL_CALL(ncclCommSplit(nccl_comm(parent), color, key, &comm, &config));
-    return comm;
+    ARCHON_NCCL_CALL(ncclCommSplit(nccl_comm(parent), color, key,
+                                   reinterpret_cast<ncclComm_t*>(&part), &config));
   }
 
   void destroy(Comm comm) override {

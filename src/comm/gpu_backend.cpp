@@ -77,10 +77,19 @@ GpuBackend::~GpuBackend() {
 }
 
 void GpuBackend::settle(const char* call) {
-  while (runtime_.state(comm_) == GpuRuntime::CommState::in_progress)
+  // Of a communicator that the watchdog ended nothing is left to look at, and the process ends too.
+  while (ended_ || runtime_.state(comm_) == GpuRuntime::CommState::in_progress)
     std::this_thread::sleep_for(kSettlePause);
   ARCHON_ENSURE(runtime_.state(comm_) == GpuRuntime::CommState::ready, "{} failed over {}: {}",
                 call, axis_, runtime_.failure(comm_));
+}
+
+GpuRuntime::Comm GpuBackend::split(int color, int key) {
+  const std::lock_guard calls(calls_);
+  GpuRuntime::Comm part = nullptr;
+  runtime_.split(comm_, color, key, part);
+  settle("ncclCommSplit");
+  return part;
 }
 
 template <class Body>
@@ -94,6 +103,7 @@ Work GpuBackend::launch(const Operation& operation, std::initializer_list<at::Te
     runtime_.wait(stream_, runtime_.record(runtime_.current_stream()));
     for (const at::Tensor& tensor : tensors) runtime_.keep_for(stream_, tensor);
     started_ = operation.number;
+    const std::lock_guard calls(calls_);
     body();
     settle(operation.name);
   }
@@ -234,7 +244,9 @@ void GpuBackend::forget_done() {
 
 std::string GpuBackend::fault(std::chrono::duration<double> timeout) {
   const std::lock_guard lock(mutex_);
-  if (runtime_.state(comm_) == GpuRuntime::CommState::failed) {
+  // Whoever is in a call looks at the state there.
+  const std::unique_lock calls(calls_, std::try_to_lock);
+  if (calls && runtime_.state(comm_) == GpuRuntime::CommState::failed) {
     const auto what = under_way_.empty() ? fmt::format("NCCL failed over {}", axis_)
                                          : fmt::format("NCCL failed in {} over {} (number {})",
                                                        under_way_.front().operation.name, axis_,
@@ -263,6 +275,9 @@ void GpuBackend::attend() noexcept {
   }
 }
 
-void GpuBackend::end() noexcept { runtime_.abort(comm_); }
+void GpuBackend::end() noexcept {
+  ended_ = true;
+  runtime_.abort(comm_);
+}
 
 }  // namespace archon

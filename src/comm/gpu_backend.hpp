@@ -28,9 +28,8 @@ class GpuBackend final : public Backend, public Watched {
   ~GpuBackend() override;
 
   GpuRuntime& runtime() const { return runtime_; }
-  GpuRuntime::Comm comm() const { return comm_; }
-  /// Waits until NCCL has put on the stream what it was given; only then may anything follow there.
-  void settle(const char* call);
+  /// A communicator of the ranks that give the same color, ordered by key; null with kNoColor.
+  GpuRuntime::Comm split(int color, int key);
 
   Work all_reduce(const Operation& operation, at::Tensor flat, ReduceOp op) override;
   Work all_gather(const Operation& operation, at::Tensor output, at::Tensor input,
@@ -53,6 +52,8 @@ class GpuBackend final : public Backend, public Watched {
     std::chrono::steady_clock::time_point since;  // started, and all before it done
   };
 
+  /// Waits until NCCL has put on the stream what it was given; only then may anything follow there.
+  void settle(const char* call);
   template <class Body>
   Work launch(const Operation& operation, std::initializer_list<at::Tensor> tensors, Body body);
   /// Blocks to and from every rank; this rank's own is left to the caller.
@@ -72,7 +73,9 @@ class GpuBackend final : public Backend, public Watched {
   const char* axis_;
   int rank_, size_;
   GpuRuntime::Stream stream_;
+  std::mutex calls_;  // held while NCCL takes calls in: two threads may not look at its state at once
   std::atomic<int64_t> started_{0};
+  std::atomic<bool> ended_{false};  // by the watchdog: NCCL has freed the communicator
   std::mutex mutex_;  // of under_way_: the watchdog's thread reads it
   std::deque<UnderWay> under_way_;
 };

@@ -7,6 +7,7 @@
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
+#include "archon/comm/gpu_runtime.hpp"
 #include "archon/engine/checkpointing.hpp"
 #include "archon/engine/evaluate.hpp"
 #include "archon/engine/gemm_peak.hpp"
@@ -74,6 +75,7 @@ class Trainer {
         gemm_peak_(GemmPeak(options.run.dtype, mesh.device().is_cuda() ? kGpuPeakSize : kPeakSize,
                             mesh.device())
                        .measure(mesh.world(), kPeakSeconds)) {
+    if (mesh.gpu() != nullptr) mesh.gpu()->forget_peak_memory();  // that of the products just measured
     if (!options_.eval_data.empty())
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
                             DataNeeds{.fields = objective_.fields(), .unit = objective_.unit()});

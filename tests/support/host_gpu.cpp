@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 
 #include "archon/base/error.hpp"
 
@@ -48,9 +49,9 @@ struct HostGpu::StreamThread {
   std::condition_variable wake;
   std::deque<std::function<void()>> work;
   bool stopping = false;
-  std::vector<at::Tensor> kept;              // until its next record
-  int64_t waits_for = 0, recorded_at = 0;    // records of the computing stream
-  Group* not_taken_in = nullptr;             // whose calls are yet to be put here
+  std::vector<at::Tensor> kept;            // until its next record
+  int64_t waits_for = 0, recorded_at = 0;  // records of the computing stream
+  Group* not_taken_in = nullptr;           // whose calls are yet to be put here
   std::thread thread;
 
   void run() {
@@ -82,7 +83,7 @@ struct HostGpu::Call {
   const char* name;
   const void* input;
   void* output;
-  int64_t bytes;     ///< of the input; of the output where it receives
+  int64_t bytes;  ///< of the input; of the output where it receives
   int peer_or_root = 0;
   at::ScalarType type = at::kByte;
   ReduceOp op = ReduceOp::sum;
@@ -102,6 +103,13 @@ struct HostGpu::Group {
   std::atomic<int> looks_left{0};
   int64_t collectives = 0;
   int splits = 0;
+  /// Of a split under way: where its part is wanted, and the part.
+  struct Split {
+    Comm* place;
+    Group* part;
+    bool wanted;
+  };
+  std::optional<Split> split;
   std::atomic<bool> hangs{false}, fails{false};
 };
 
@@ -279,10 +287,11 @@ HostGpu::Comm HostGpu::init(const UniqueId& id, int size, int rank) {
   });
 }
 
-HostGpu::Comm HostGpu::split(Comm parent_comm, int color, int key) {
+void HostGpu::split(Comm parent_comm, int color, int key, Comm& place) {
   fail_if_told("split");
   Group& parent = *static_cast<Group*>(parent_comm);
-  if (state(parent_comm) != CommState::ready) breach("out of order: split of a communicator in progress");
+  if (state(parent_comm) != CommState::ready)
+    breach("out of order: split of a communicator in progress");
   // All tell all; every color's tag follows from the parent's, and from how often it was split.
   const int first_tag = parent.tag + kTagsPerSplit * ++parent.splits;
   const Comm part = assemble(key, [=, this, &parent](Group& group) {
@@ -306,7 +315,8 @@ HostGpu::Comm HostGpu::split(Comm parent_comm, int color, int key) {
     for (const auto& [_, member] : by_key) members.push_back(member);
     return members;
   });
-  return color == kNoColor ? nullptr : part;
+  // As NCCL does it: the caller's variable is written only when the parent has settled.
+  parent.split = {&place, static_cast<Group*>(part), color != kNoColor};
 }
 
 void HostGpu::destroy(Comm comm) {
@@ -320,8 +330,17 @@ HostGpu::CommState HostGpu::state(Comm comm) {
   Group& group = *static_cast<Group*>(comm);
   if (group.failed) return CommState::failed;
   if (!group.made) return CommState::in_progress;
-  // The watchdog's thread looks too, and must not be the one that takes the calls in.
-  if (group.looks_left > 0 && std::this_thread::get_id() == caller_) {
+  const bool busy = group.split || group.looks_left > 0;
+  if (busy && std::this_thread::get_id() != caller_) {
+    breach("two threads: the state is asked for while another's call is taken in");
+    return CommState::in_progress;
+  }
+  if (group.split) {
+    if (!group.split->part->made) return CommState::in_progress;
+    *group.split->place = group.split->wanted ? group.split->part : nullptr;
+    group.split.reset();
+  }
+  if (group.looks_left > 0) {
     if (--group.looks_left > 0) return CommState::in_progress;
     take_in(group);
   }
@@ -351,13 +370,13 @@ void HostGpu::add_call(Comm comm, Stream stream, Call call) {
   if (depth_ == 0 && (call.kind == Call::kSend || call.kind == Call::kReceive))
     breach(fmt::format("group nesting: {} outside a group", call.name));
   if (thread.waits_for <= thread.recorded_at)
-    breach(fmt::format("used before ready: {} does not wait for the stream that computes",
-                       call.name));
+    breach(
+        fmt::format("used before ready: {} does not wait for the stream that computes", call.name));
   const auto size = static_cast<int64_t>(group.members.size());
   const bool whole_out = call.kind == Call::kAllGather;
-  const int64_t out_bytes = whole_out                             ? call.bytes * size
+  const int64_t out_bytes = whole_out                           ? call.bytes * size
                             : call.kind == Call::kReduceScatter ? call.bytes / size
-                                                                  : call.bytes;
+                                                                : call.bytes;
   if ((call.input != nullptr && !thread.keeps(call.input, call.bytes)) ||
       (call.output != nullptr && !thread.keeps(call.output, out_bytes)))
     breach(fmt::format("freed before done: a buffer of {} is not kept for its stream", call.name));
@@ -459,9 +478,9 @@ void HostGpu::perform_collective(Group& group, const Call& call) {
   }
   std::vector<at::Tensor> parts;
   for (Message& message : all)
-    parts.push_back(at::from_blob(
-        message.bytes.data(), {call.bytes / static_cast<int64_t>(c10::elementSize(call.type))},
-        call.type));
+    parts.push_back(at::from_blob(message.bytes.data(),
+                                  {call.bytes / static_cast<int64_t>(c10::elementSize(call.type))},
+                                  call.type));
   const at::Tensor reduced = reduce_in_turn(parts, call.op);
   const auto* const result = static_cast<const char*>(reduced.const_data_ptr());
   if (call.kind == Call::kAllReduce) std::memcpy(output, result, call.bytes);
@@ -479,8 +498,7 @@ void HostGpu::receive(Comm comm, void* data, int64_t bytes, int peer, Stream str
   add_call(comm, stream, {Call::kReceive, "receive", nullptr, data, bytes, peer});
 }
 
-void HostGpu::all_gather(Comm comm, const void* input, void* output, int64_t bytes,
-                         Stream stream) {
+void HostGpu::all_gather(Comm comm, const void* input, void* output, int64_t bytes, Stream stream) {
   add_call(comm, stream, {Call::kAllGather, "all_gather", input, output, bytes});
 }
 
@@ -501,8 +519,8 @@ void HostGpu::reduce_scatter(Comm comm, const void* input, void* output, int64_t
   add_call(comm, stream, {Call::kReduceScatter, "reduce_scatter", input, output, bytes, 0, type});
 }
 
-void HostGpu::reduce(Comm comm, const void* input, void* output, int64_t count,
-                     at::ScalarType type, int root, Stream stream) {
+void HostGpu::reduce(Comm comm, const void* input, void* output, int64_t count, at::ScalarType type,
+                     int root, Stream stream) {
   const auto bytes = count * static_cast<int64_t>(c10::elementSize(type));
   add_call(comm, stream, {Call::kReduce, "reduce", input, output, bytes, root, type});
 }

@@ -23,6 +23,7 @@ namespace archon::test {
 /// - freed before done: a buffer that is not kept for its stream;
 /// - out of order: something put on a stream before the communicator has taken in what was to stand
 ///   before it, or a communicator used while it is in progress;
+/// - two threads: the state asked for by one while a call of another is taken in;
 /// - group nesting: sends and receives outside a group, ends without a start;
 /// - mismatch: ranks whose operations differ in kind, count, type or order.
 class HostGpu final : public GpuRuntime {
@@ -47,6 +48,7 @@ class HostGpu final : public GpuRuntime {
 
   at::Device device() const override { return device_; }
   int64_t peak_memory_bytes() const override { return 0; }
+  void forget_peak_memory() override {}
   Stream current_stream() override;
   Stream create_stream() override;
   Event record(Stream stream) override;
@@ -57,7 +59,7 @@ class HostGpu final : public GpuRuntime {
 
   UniqueId unique_id() override;
   Comm init(const UniqueId& id, int size, int rank) override;
-  Comm split(Comm parent, int color, int key) override;
+  void split(Comm parent, int color, int key, Comm& part) override;
   void destroy(Comm comm) override;
   void abort(Comm comm) noexcept override;
   CommState state(Comm comm) override;

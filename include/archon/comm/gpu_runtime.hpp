@@ -37,8 +37,9 @@ class GpuRuntime {
   /// Whether `tensor` is in this device's memory.
   bool owns(const at::Tensor& tensor) const { return tensor.device() == device(); }
 
-  /// The most that tensors have taken there so far.
+  /// The most that tensors have taken there, so far or since the peak was forgotten.
   virtual int64_t peak_memory_bytes() const = 0;
+  virtual void forget_peak_memory() = 0;
 
   /// The stream that computes.
   virtual Stream current_stream() = 0;
@@ -59,16 +60,17 @@ class GpuRuntime {
   /// Collective over the `size` ranks that hold the id.
   virtual Comm init(const UniqueId& id, int size, int rank) = 0;
   /// Collective over `parent`: one communicator for each color, ranks ordered by key. With kNoColor
-  /// this rank takes part and gets none (null).
+  /// this rank takes part and gets none (null). `part` is filled in while the parent is in progress.
   static constexpr int kNoColor = -1;
-  virtual Comm split(Comm parent, int color, int key) = 0;
+  virtual void split(Comm parent, int color, int key, Comm& part) = 0;
   /// Ends a communicator that all ranks have come to the end of.
   virtual void destroy(Comm comm) = 0;
   /// Ends it at once, with what is under way, and never waits for a peer. From any thread.
   virtual void abort(Comm comm) noexcept = 0;
-  /// From any thread.
+  /// From any thread, but not while another asks too, or is in a call for this communicator: NCCL
+  /// completes the call for whoever asks first, and frees what the other still looks at.
   virtual CommState state(Comm comm) = 0;
-  /// Why it failed, in the library's words. From any thread.
+  /// Why it failed, in the library's words. As `state`.
   virtual std::string failure(Comm comm) = 0;
 
   /// Calls between these two start together; sends and receives must be inside.
