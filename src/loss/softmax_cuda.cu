@@ -1,16 +1,16 @@
-// One block per token: its threads take neighbouring logits in turn, so that reads coalesce, and
-// the logits are read once for the statistics and once for the gradient, which takes their place.
-#include <ATen/core/Tensor.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAStream.h>
-#include <c10/util/BFloat16.h>
-
+// One block per token: its threads take neighbouring vectors of logits in turn, so that reads coalesce,
+// and the logits are read once for the statistics and once for the gradient, which takes their place.
+#include "archon/parallel/cuda_vectors.cuh"
 #include "softmax_cuda.hpp"
 #include "softmax_math.hpp"
 
 namespace archon::softmax_rows::cuda {
 namespace {
 
+using archon::cuda::load;
+using archon::cuda::store;
+using archon::cuda::stream_of;
+using archon::cuda::Vector;
 using kernels::LogitRow;
 using kernels::RowGradient;
 using kernels::SoftmaxStats;
@@ -44,20 +44,27 @@ __device__ SoftmaxStats merge_block(SoftmaxStats stats) {
   return merge_warp(stats);
 }
 
-template <class T>
+template <class T, int kSize>
 __global__ void statistics_kernel(LogitRow<const T> first, const int64_t* labels,
                                   SoftmaxStats* stats) {
   const int64_t token = blockIdx.x;
   LogitRow<const T> row = first;
   row.logits += token * row.width;
-  SoftmaxStats mine = merge_block(row.share(static_cast<int>(threadIdx.x), kThreads));
+  SoftmaxStats mine{-INFINITY, 0, 0, 0};
+  for (int64_t i = threadIdx.x * kSize; i < row.width; i += kThreads * kSize) {
+    const auto logits = load<kSize>(row.logits + i);
+    float scaled[kSize];
+    for (int j = 0; j < kSize; ++j) scaled[j] = logits[j] * row.scale;
+    mine = with_logits(mine, scaled);
+  }
+  mine = merge_block(mine);
   if (threadIdx.x != 0) return;
   const int64_t column = row.column_of(labels[token]);
   mine.label = column >= 0 ? row.scaled(column) : 0.0F;
   stats[token] = mine;
 }
 
-template <class T>
+template <class T, int kSize>
 __global__ void differentiate_kernel(LogitRow<T> first, const int64_t* labels, const float* grad,
                                      const float* entropy_grad, const SoftmaxStats* whole) {
   const int64_t token = blockIdx.x;
@@ -67,8 +74,12 @@ __global__ void differentiate_kernel(LogitRow<T> first, const int64_t* labels, c
   const RowGradient gradient(label >= 0 ? grad[token] * row.scale : 0.0F,
                              entropy_grad != nullptr ? entropy_grad[token] * row.scale : 0.0F,
                              whole[token]);
-  for (int64_t i = threadIdx.x; i < row.width; i += kThreads)
-    row.logits[i] = gradient.none ? T(0) : static_cast<T>(gradient.at(row.scaled(i), i == column));
+  for (int64_t i = threadIdx.x * kSize; i < row.width; i += kThreads * kSize) {
+    Vector<T, kSize> result = load<kSize>(row.logits + i);
+    for (int j = 0; j < kSize; ++j)
+      result.set(j, gradient.none ? 0.0F : gradient.at(result[j] * row.scale, i + j == column));
+    store(row.logits + i, result);
+  }
 }
 
 /// Calls body(t) for every token, one thread each.
@@ -107,21 +118,8 @@ template <class Body>
 void for_tokens(const at::Tensor& output, const Body& body) {
   const int64_t tokens = output.size(0);
   if (tokens == 0) return;
-  const auto stream = c10::cuda::getCurrentCUDAStream(output.device().index()).stream();
   const auto blocks = static_cast<unsigned>((tokens + kThreads - 1) / kThreads);
-  tokens_kernel<<<blocks, kThreads, 0, stream>>>(tokens, body);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-}
-
-/// Calls launch(a pointer of the logits' type, stream); nothing where there are no tokens.
-template <class Launch>
-void launch_for(const at::Tensor& logits, const Launch& launch) {
-  if (logits.size(0) == 0) return;
-  const auto stream = c10::cuda::getCurrentCUDAStream(logits.device().index()).stream();
-  if (logits.scalar_type() == at::kBFloat16)
-    launch(logits.data_ptr<c10::BFloat16>(), stream);
-  else
-    launch(logits.data_ptr<float>(), stream);
+  tokens_kernel<<<blocks, kThreads, 0, stream_of(output)>>>(tokens, body);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
@@ -129,9 +127,11 @@ void launch_for(const at::Tensor& logits, const Launch& launch) {
 
 void statistics(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
                 const at::Tensor& stats) {
-  launch_for(logits, [&]<class T>(const T* data, cudaStream_t stream) {
-    const LogitRow<const T> first{data, logits.size(1), place.first_row, place.scale};
-    statistics_kernel<T><<<static_cast<unsigned>(logits.size(0)), kThreads, 0, stream>>>(
+  const auto tokens = static_cast<unsigned>(logits.size(0));
+  archon::cuda::for_vectors({logits}, logits.size(1), [&]<class T, class Size>(T*, Size) {
+    const LogitRow<const T> first{logits.const_data_ptr<T>(), logits.size(1), place.first_row,
+                                  place.scale};
+    statistics_kernel<T, Size::value><<<tokens, kThreads, 0, stream_of(logits)>>>(
         first, labels.const_data_ptr<int64_t>(),
         reinterpret_cast<SoftmaxStats*>(stats.data_ptr<float>()));
   });
@@ -153,9 +153,10 @@ void entropies(const at::Tensor& whole, const at::Tensor& result) {
 void differentiate(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
                    const at::Tensor& grad, const at::Tensor& entropy_grad,
                    const at::Tensor& whole) {
-  launch_for(logits, [&]<class T>(T* data, cudaStream_t stream) {
-    const LogitRow<T> first{data, logits.size(1), place.first_row, place.scale};
-    differentiate_kernel<T><<<static_cast<unsigned>(logits.size(0)), kThreads, 0, stream>>>(
+  const auto tokens = static_cast<unsigned>(logits.size(0));
+  archon::cuda::for_vectors({logits}, logits.size(1), [&]<class T, class Size>(T*, Size) {
+    const LogitRow<T> first{logits.data_ptr<T>(), logits.size(1), place.first_row, place.scale};
+    differentiate_kernel<T, Size::value><<<tokens, kThreads, 0, stream_of(logits)>>>(
         first, labels.const_data_ptr<int64_t>(), grad.const_data_ptr<float>(),
         entropy_grad.defined() ? entropy_grad.const_data_ptr<float>() : nullptr, stats_of(whole));
   });

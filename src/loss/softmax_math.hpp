@@ -28,6 +28,21 @@ ARCHON_HOST_DEVICE inline SoftmaxStats merge(const SoftmaxStats& a, const Softma
           high.weighted + (low.weighted + low.sum * shift) * factor, 0};
 }
 
+/// Those of a set of logits with kCount more in it.
+template <int kCount>
+ARCHON_HOST_DEVICE inline SoftmaxStats with_logits(const SoftmaxStats& stats,
+                                                   const float (&scaled)[kCount]) {
+  SoftmaxStats more{scaled[0], 0, 0, 0};
+  for (int j = 1; j < kCount; ++j) more.max = more.max < scaled[j] ? scaled[j] : more.max;
+  if (stats.max >= more.max) more.max = stats.max;  // so that merging scales the few sums only
+  for (int j = 0; j < kCount; ++j) {
+    const float shifted = scaled[j] - more.max, e = std::exp(shifted);
+    more.sum += e;
+    more.weighted += e * shifted;
+  }
+  return merge(more, stats);
+}
+
 /// Of one token over the whole vocabulary, from those of its `ranks` ranks, `stride` apart: in
 /// their order, so that all of them get the same bits.
 ARCHON_HOST_DEVICE inline SoftmaxStats merge_ranks(const SoftmaxStats* stats, int64_t stride,
@@ -74,12 +89,6 @@ struct LogitRow {
   ARCHON_HOST_DEVICE int64_t column_of(int64_t label) const {
     const int64_t column = label - first_row;
     return label >= 0 && column >= 0 && column < width ? column : -1;
-  }
-  /// What thread `thread` of `threads` contributes.
-  ARCHON_HOST_DEVICE SoftmaxStats share(int thread, int threads) const {
-    SoftmaxStats stats{-INFINITY, 0, 0, 0};
-    for (int64_t i = thread; i < width; i += threads) stats = merge(stats, {scaled(i), 1, 0, 0});
-    return stats;
   }
 };
 

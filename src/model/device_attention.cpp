@@ -3,6 +3,7 @@
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -95,7 +96,10 @@ at::Tensor attention_by_sequence(const at::Tensor& qkv, const std::vector<int64_
         /*enable_gqa=*/heads != kv_heads);
     outputs.push_back(out.squeeze(0).transpose(0, 1));
   }
-  if (outputs.empty()) return at::zeros({qkv.size(0), heads, qkv.size(2)}, qkv.options());
+  if (outputs.empty()) {  // nothing but padding: zeros that autograd knows, whatever lies there
+    const at::Tensor all = at::ones({}, qkv.options().dtype(at::kBool));
+    return qkv.narrow(1, 0, heads).masked_fill(all, 0);
+  }
   return padded(at::cat(outputs), qkv.size(0)).contiguous();
 }
 
@@ -103,7 +107,10 @@ at::Tensor attention_by_sequence(const at::Tensor& qkv, const std::vector<int64_
 
 at::Tensor device_attention(const at::Tensor& qkv, const std::vector<int64_t>& cu_seqlens,
                             int64_t heads, int64_t kv_heads) {
-  const bool flash = qkv.is_cuda() && qkv.scalar_type() == at::kBFloat16 && cu_seqlens.back() > 0;
+  // What LibTorch's flash attention takes.
+  const int64_t head_dim = qkv.size(2);
+  const bool flash = qkv.is_cuda() && qkv.scalar_type() == at::kBFloat16 && head_dim % 8 == 0 &&
+                     head_dim <= 256 && cu_seqlens.back() > 0;
   return flash ? FlashAttention::apply(qkv, cu_seqlens, heads, kv_heads)
                : attention_by_sequence(qkv, cu_seqlens, heads, kv_heads);
 }

@@ -5,6 +5,8 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/sigmoid.h>
 
+#include "device_ops_cuda.hpp"
+
 namespace archon::device_ops {
 namespace {
 
@@ -42,24 +44,32 @@ Heads keys(const kernels::HeadLayout& layout) { return {layout.heads, layout.kv_
 }  // namespace
 
 Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  if constexpr (kCudaBuild)
+    if (x.is_cuda()) return cuda::rms_norm(x, weight, eps);
   const at::Tensor inv_rms = inverse_rms(wide(x), eps);
   return {(wide(weight) * (wide(x) * inv_rms)).to(x.scalar_type()), inv_rms.squeeze(-1)};
 }
 
 NormGradients rms_norm_backward(const at::Tensor& y_grad, const at::Tensor& x,
                                 const at::Tensor& inv_rms, const at::Tensor& weight) {
+  if constexpr (kCudaBuild)
+    if (x.is_cuda()) return cuda::rms_norm_backward(y_grad, x, inv_rms, weight);
   NormGradients grads = norm_backward(wide(y_grad), wide(x), inv_rms.unsqueeze(-1), wide(weight));
   grads.x = grads.x.to(x.scalar_type());
   return grads;
 }
 
 at::Tensor swiglu(const at::Tensor& gate_up) {
+  if constexpr (kCudaBuild)
+    if (gate_up.is_cuda()) return cuda::swiglu(gate_up);
   const int64_t width = gate_up.size(1) / 2;
   const at::Tensor gate = wide(gate_up.narrow(1, 0, width));
   return (gate * gate.sigmoid() * wide(gate_up.narrow(1, width, width))).to(gate_up.scalar_type());
 }
 
 at::Tensor swiglu_backward(const at::Tensor& y_grad, const at::Tensor& gate_up) {
+  if constexpr (kCudaBuild)
+    if (gate_up.is_cuda()) return cuda::swiglu_backward(y_grad, gate_up);
   const int64_t width = gate_up.size(1) / 2;
   const at::Tensor gate = wide(gate_up.narrow(1, 0, width)), sigmoid = gate.sigmoid();
   const at::Tensor up = wide(gate_up.narrow(1, width, width)), dy = wide(y_grad);
@@ -72,6 +82,9 @@ at::Tensor swiglu_backward(const at::Tensor& y_grad, const at::Tensor& gate_up) 
 Normed norm_rotary(const at::Tensor& qkv, const at::Tensor& query_norm, const at::Tensor& key_norm,
                    const at::Tensor& cos, const at::Tensor& sin, const kernels::HeadLayout& layout,
                    double eps) {
+  if constexpr (kCudaBuild)
+    if (qkv.is_cuda() && layout.head_dim <= cuda::kMaxHeadDim)
+      return cuda::norm_rotary(qkv, query_norm, key_norm, cos, sin, layout, eps);
   Normed result{qkv.clone(), {}};
   std::vector<at::Tensor> inv_rms;
   const auto apply = [&](const Heads& heads, const at::Tensor& weight) {
@@ -92,6 +105,10 @@ NormRotaryGradients norm_rotary_backward(const at::Tensor& y_grad, const at::Ten
                                          const at::Tensor& inv_rms, const at::Tensor& query_norm,
                                          const at::Tensor& key_norm, const at::Tensor& cos,
                                          const at::Tensor& sin, const kernels::HeadLayout& layout) {
+  if constexpr (kCudaBuild)
+    if (y_grad.is_cuda() && layout.head_dim <= cuda::kMaxHeadDim)
+      return cuda::norm_rotary_backward(y_grad, qkv, inv_rms, query_norm, key_norm, cos, sin,
+                                        layout);
   NormRotaryGradients grads{y_grad.clone(), {}, {}};
   const auto apply = [&](const Heads& heads, const at::Tensor& weight, at::Tensor& weight_grad) {
     at::Tensor grad = turn(wide(heads.of(y_grad)), cos, -sin);

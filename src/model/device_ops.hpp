@@ -4,8 +4,9 @@
 
 #include "kernels.hpp"
 
-/// What the row kernels of kernels.hpp compute, in LibTorch's operations, for tensors that are not
-/// in host memory. Types and roundings are the same: float32 inside, rounded once.
+/// What the row kernels of kernels.hpp compute, for tensors that are not in host memory: in CUDA
+/// kernels (device_ops_cuda.cu) on a GPU, in LibTorch's operations elsewhere. Types and roundings are
+/// the same: float32 inside, rounded once.
 namespace archon::device_ops {
 
 struct Normed {

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "archon/base/host_device.hpp"
+
 /// Row kernels behind model/ops: plain loops that the compiler vectorises for several instruction
 /// sets. T is float or BFloat16; arithmetic is float. Callers share rows out over threads.
 namespace archon::kernels {
@@ -11,7 +13,7 @@ namespace archon::kernels {
 /// Rows of q, k, v heads of one token, and what is applied to them.
 struct HeadLayout {
   int64_t heads, kv_heads, head_dim;
-  int64_t total() const { return heads + 2 * kv_heads; }
+  ARCHON_HOST_DEVICE int64_t total() const { return heads + 2 * kv_heads; }
 };
 
 #define ARCHON_DECLARE_KERNELS(T)                                                              \

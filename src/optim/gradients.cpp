@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/square.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <cmath>
@@ -33,10 +35,6 @@ ARCHON_SIMD_CLONES double sum_of_squares(const c10::BFloat16* data, int64_t elem
 }
 
 double sum_of_squares(const at::Tensor& x) {
-  if (!x.is_cpu()) {
-    const double norm = at::linalg_vector_norm(x, 2.0, {}, false, at::kDouble).item<double>();
-    return norm * norm;
-  }
   const int64_t elements = x.numel();
   std::vector<double> sums((elements + kBlock - 1) / kBlock);
   dispatch(x, [&]<class T>(T*) {
@@ -47,6 +45,17 @@ double sum_of_squares(const at::Tensor& x) {
     });
   });
   return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+double sum_of_squares(const std::vector<at::Tensor>& tensors) {
+  double sum = 0;
+  std::vector<at::Tensor> norms;  // of what is on a device: the host waits once for all of them
+  for (const at::Tensor& x : tensors)
+    if (x.is_cpu())
+      sum += sum_of_squares(x);
+    else
+      norms.push_back(at::linalg_vector_norm(x, 2.0, {}, false, at::kDouble));
+  return norms.empty() ? sum : sum + at::stack(norms).square().sum().item<double>();
 }
 
 std::vector<Parameter*> all_parameters(const std::vector<ParameterUnit*>& units) {
@@ -86,16 +95,15 @@ void reduce_gradients(const std::vector<ParameterUnit*>& units, Sharding& shardi
 }
 
 double gradient_norm(const std::vector<ParameterUnit*>& units, const Mesh& mesh) {
-  double sum = 0;
+  std::vector<at::Tensor> counted;
   for (const Parameter* parameter : all_parameters(units)) {
     const bool another_tp_rank_counts =
         parameter->placement() == TpPlacement::replicated && mesh.tp_rank() != 0;
     const bool another_shard_rank_counts =
         parameter->place().size == 1 && mesh.shard_group().rank() != 0;
-    if (!another_tp_rank_counts && !another_shard_rank_counts)
-      sum += sum_of_squares(parameter->grad());
+    if (!another_tp_rank_counts && !another_shard_rank_counts) counted.push_back(parameter->grad());
   }
-  return std::sqrt(mesh.world().all_reduce(sum));
+  return std::sqrt(mesh.world().all_reduce(sum_of_squares(counted)));
 }
 
 }  // namespace archon
