@@ -5,7 +5,8 @@
 #
 #   job_scripts/gpu_check.sh [--ranks N] [--report FILE] [--no-build]
 #
-#   --ranks N       ranks, each with a GPU of its own [GPUs of this host]
+#   --ranks N       ranks, each with a GPU of its own [GPUs of this host]; where there is one GPU, more
+#                   share it, which NCCL allows from 2.30: for correctness, not for speed
 #   --report FILE   what was found [gpu_report.txt in the repository]
 #   --no-build      take build/cuda as it is
 #   --help          this text
@@ -29,8 +30,10 @@ parse_options() {
   devices=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>&1) ||
     fail 2 "no GPU on this host" "nvidia-smi says: ${devices:-it is not there}" \
       "run this on a node with GPUs, inside an allocation"
-  ranks=${ranks:-$(wc -l <<<"$devices")}
+  gpus=$(wc -l <<<"$devices")
+  ranks=${ranks:-$gpus}
   [[ $ranks =~ ^[1-9][0-9]*$ ]] || fail 2 "--ranks $ranks is no number of ranks" "correct it"
+  [[ $gpus -gt 1 || $ranks -eq 1 ]] || export NCCL_MULTI_RANK_GPU_ENABLE=1
   read -ra launcher <<<"${LAUNCHER:-mpiexec -n}"
 }
 
@@ -58,10 +61,13 @@ compare_bfloat16() {
 }
 
 run_checks() {
-  local tests=$build_folder/tests/bin benchmarks=$build_folder/benchmarks count
+  local tests=$build_folder/tests/bin benchmarks=$build_folder/benchmarks count part
   "$archon" --version
   printf 'commit %s\n%s\n' "$(git -C "$archon_root" rev-parse HEAD 2>/dev/null || echo unknown)" "$devices"
   "$archon" doctor
+  for part in ops log_probs optim; do
+    check "kernels: $part" 1 "$tests/test_${part}_cuda" --report_level=short
+  done
   check "collectives over NCCL" "$ranks" "$tests/test_communicator_cuda" --report_level=short
   for count in 1 2 4; do
     [[ $count -le $ranks ]] || continue
@@ -73,7 +79,7 @@ run_checks() {
   printf '\n== bfloat16: the GPU beside the CPU\n'
   compare_bfloat16 || failures=$((failures + 1))
   check "training step" 1 "$benchmarks/bench_train_step" --device cuda --dtype bfloat16 --tokens 16384
-  [[ $ranks -eq 1 ]] || {
+  [[ $ranks -eq 1 || $gpus -eq 1 ]] || {
     check "training step" "$ranks" "$benchmarks/bench_train_step" --device cuda --dtype bfloat16 \
       --tokens 16384
     check "collectives, measured" "$ranks" "$benchmarks/bench_collectives" 20 "$work/collectives.json" cuda

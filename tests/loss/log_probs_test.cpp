@@ -20,6 +20,7 @@ using archon::Communicator;
 using archon::even_range;
 using archon::Range;
 using archon::VocabParallelHead;
+using archon::test::device;
 using archon::test::leaf;
 using archon::test::noise;
 using archon::test::world_group;
@@ -72,20 +73,20 @@ struct Share {
 
   Share(const Problem& problem, const Communicator& tp, at::ScalarType dtype)
       : rows(even_range(problem.vocab, tp.size(), tp.rank())),
-        hidden(leaf(problem.hidden().to(dtype))),
-        weight(leaf(problem.weight().narrow(0, rows.begin, rows.size()).to(dtype))),
+        hidden(leaf(problem.hidden().to(dtype).to(device()))),
+        weight(leaf(problem.weight().narrow(0, rows.begin, rows.size()).to(dtype).to(device()))),
         head{weight, problem.vocab, tp, problem.temperature} {}
 
   /// hidden's gradient is one part of a sum over tp.
   void check_gradients(const Reference& want, const Communicator& tp, double bound) const {
-    at::Tensor hidden_grad = hidden.grad().to(at::kDouble).contiguous();
+    at::Tensor hidden_grad = hidden.grad().cpu().to(at::kDouble).contiguous();
     tp.all_reduce(hidden_grad);
     ARCHON_CHECK_NEAR(hidden_grad, want.hidden.grad(), bound);
     const at::Tensor whole = want.weight.grad();
     const double scale = whole.abs().max().item<double>();
     const at::Tensor mine = whole.narrow(0, rows.begin, rows.size());
     if (rows.size() > 0)
-      BOOST_CHECK_LE((weight.grad().to(at::kDouble) - mine).abs().max().item<double>(),
+      BOOST_CHECK_LE((weight.grad().cpu().to(at::kDouble) - mine).abs().max().item<double>(),
                      bound * scale);
   }
 };
@@ -118,13 +119,13 @@ BOOST_AUTO_TEST_CASE(log_probs_and_entropy_equal_the_definition) {
       const auto got =
           archon::vocab_parallel_log_probs(share.hidden, share.head, problem.labels(), true);
       BOOST_TEST((got.log_probs.scalar_type() == at::kFloat));
-      ARCHON_CHECK_NEAR(got.log_probs.detach(), want.log_probs.detach(), 2e-6);
+      ARCHON_CHECK_NEAR(got.log_probs.detach().cpu(), want.log_probs.detach(), 2e-6);
       if (problem.vocab > 1 && problem.logit_scale < 100)
-        ARCHON_CHECK_NEAR(got.entropy.detach(), want.entropy.detach(), 5e-6);
+        ARCHON_CHECK_NEAR(got.entropy.detach().cpu(), want.entropy.detach(), 5e-6);
       BOOST_TEST(got.entropy.isfinite().all().item<bool>());
       const at::Tensor probe = noise({problem.tokens}, 9);
       want.log_probs.backward(probe);
-      got.log_probs.backward(probe.to(at::kFloat));
+      got.log_probs.backward(probe.to(at::kFloat).to(device()));
       if (problem.vocab > 1) share.check_gradients(want, tp, 1e-5);
     }
 }
@@ -143,7 +144,7 @@ BOOST_AUTO_TEST_CASE(gradients_of_entropy_equal_the_definition) {
         const at::Tensor of_entropy = noise({problem.tokens}, 8);
         const at::Tensor of_log_probs = noise({problem.tokens}, 9).mul(with_log_probs);
         (want.entropy * of_entropy + want.log_probs * of_log_probs).sum().backward();
-        (got.entropy * of_entropy + got.log_probs * of_log_probs).sum().backward();
+        (got.entropy.cpu() * of_entropy + got.log_probs.cpu() * of_log_probs).sum().backward();
         share.check_gradients(want, tp, 2e-5);
       }
 }
@@ -158,6 +159,7 @@ BOOST_AUTO_TEST_CASE(gradients_of_entropy_equal_finite_differences) {
       .backward();
   at::Tensor gradient = share.hidden.grad().clone();
   tp.all_reduce(gradient);
+  gradient = gradient.cpu();
   const auto entropy_at = [&](const at::Tensor& hidden) {
     const at::Tensor p = hidden.matmul(problem.weight().t()).div(problem.temperature).softmax(1);
     return -(p * p.log()).sum(1).mul(problem.labels().ge(0)).sum().item<double>();
@@ -238,7 +240,7 @@ BOOST_AUTO_TEST_CASE(a_token_without_label_has_no_part) {
   const Share share(problem, tp, at::kFloat);
   const at::Tensor labels = problem.labels();
   const auto got = archon::vocab_parallel_log_probs(share.hidden, share.head, labels, true);
-  (got.log_probs + got.entropy).backward(noise({10}, 5).to(at::kFloat));
+  (got.log_probs + got.entropy).backward(noise({10}, 5).to(at::kFloat).to(device()));
   for (int64_t t = 2; t < 10; t += 5) {
     BOOST_TEST(got.log_probs[t].item<float>() == 0);
     BOOST_TEST(got.entropy[t].item<float>() == 0);
@@ -255,9 +257,9 @@ BOOST_AUTO_TEST_CASE(tokens_without_label_are_not_computed) {
   const double nan = std::nan("");
   for (const Share* share : {&clean, &dirty}) {
     at::Tensor hidden = share->hidden.detach();
-    if (share == &dirty) hidden.masked_fill_(labels.lt(0).unsqueeze(1), nan);
+    if (share == &dirty) hidden.masked_fill_(labels.lt(0).unsqueeze(1).to(device()), nan);
     const auto got = archon::vocab_parallel_log_probs(share->hidden, share->head, labels, true);
-    (got.log_probs + got.entropy).backward(noise({10}, 5).to(at::kFloat));
+    (got.log_probs + got.entropy).backward(noise({10}, 5).to(at::kFloat).to(device()));
   }
   BOOST_TEST(dirty.hidden.grad().equal(clean.hidden.grad()));
   BOOST_TEST(dirty.weight.grad().equal(clean.weight.grad()));

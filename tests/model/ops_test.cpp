@@ -1,4 +1,5 @@
-// The operations of a decoder block against plain formulas in float64, gradients by autograd.
+// The operations of a decoder block against plain formulas in float64, gradients by autograd; on a
+// GPU where it is built with ARCHON_TEST_CUDA.
 #include "archon/model/ops.hpp"
 
 #include <ATen/Parallel.h>
@@ -17,6 +18,7 @@
 #include "support/tensors.hpp"
 
 using archon::RotaryTable;
+using archon::test::kComputeDevice;
 using archon::test::leaf;
 using archon::test::noise;
 using Tensors = std::vector<at::Tensor>;
@@ -32,21 +34,23 @@ void check_function(const Tensors& inputs, at::ScalarType dtype, double bound, c
                     const Function& want) {
   Tensors low, high;
   for (const at::Tensor& input : inputs) {
-    low.push_back(leaf(input.to(dtype)));
-    high.push_back(leaf(low.back().detach().to(at::kDouble)));
+    low.push_back(leaf(input.to(dtype).to(kComputeDevice)));
+    high.push_back(leaf(low.back().detach().cpu().to(at::kDouble)));
   }
   const at::Tensor y = got(low), y64 = want(high);
   BOOST_TEST((y.scalar_type() == dtype));
-  ARCHON_CHECK_NEAR(y.detach(), y64.detach(), bound);
+  ARCHON_CHECK_NEAR(y.detach().cpu(), y64.detach(), bound);
   const at::Tensor probe = noise(y64.sizes().vec(), 50).to(dtype);
-  y.backward(probe);
+  y.backward(probe.to(kComputeDevice));
   y64.backward(probe.to(at::kDouble));
   for (std::size_t i = 0; i < inputs.size(); ++i)
-    BOOST_TEST_CONTEXT("gradient " << i) ARCHON_CHECK_NEAR(low[i].grad(), high[i].grad(), bound);
+    BOOST_TEST_CONTEXT("gradient " << i)
+    ARCHON_CHECK_NEAR(low[i].grad().cpu(), high[i].grad(), bound);
 }
 
-void check_both_types(const Tensors& inputs, const Function& got, const Function& want) {
-  check_function(inputs, at::kFloat, 3e-6, got, want);
+void check_both_types(const Tensors& inputs, const Function& got, const Function& want,
+                      double bound = 3e-6) {
+  check_function(inputs, at::kFloat, bound, got, want);
   check_function(inputs, at::kBFloat16, 2e-2, got, want);
 }
 
@@ -108,7 +112,7 @@ at::Tensor positions_of(const std::vector<int64_t>& cu_seqlens, int64_t tokens) 
 BOOST_AUTO_TEST_SUITE(ops)
 
 BOOST_AUTO_TEST_CASE(rms_norm) {
-  for (const int64_t width : {1, 7, 64}) {
+  for (const int64_t width : {1, 7, 64, 4104}) {
     const auto inputs = Tensors{noise({kTokens, width}, 1), noise({width}, 2).add(1.5)};
     for (const double eps : {1e-6, 0.5})
       check_both_types(
@@ -118,7 +122,8 @@ BOOST_AUTO_TEST_CASE(rms_norm) {
 }
 
 BOOST_AUTO_TEST_CASE(rms_norm_of_zeros_is_zero) {
-  const at::Tensor x = leaf(at::zeros({3, 8})), weight = leaf(at::ones({8}));
+  const at::Tensor x = leaf(at::zeros({3, 8}, kComputeDevice)),
+                   weight = leaf(at::ones({8}, kComputeDevice));
   const at::Tensor y = archon::rms_norm(x, weight, 1e-6);
   BOOST_TEST(y.eq(0).all().item<bool>());
   y.sum().backward();
@@ -137,19 +142,20 @@ BOOST_AUTO_TEST_CASE(swiglu) {
 }
 
 BOOST_AUTO_TEST_CASE(swiglu_of_large_gates_does_not_overflow) {
-  const at::Tensor gate_up = leaf(at::tensor({-300.0F, 300.0F, 2.0F, 2.0F}).view({1, 4}));
+  const at::Tensor gate_up =
+      leaf(at::tensor({-300.0F, 300.0F, 2.0F, 2.0F}).view({1, 4}).to(kComputeDevice));
   const at::Tensor y = archon::swiglu(gate_up);
-  ARCHON_CHECK_NEAR(y.detach(), at::tensor({0.0, 600.0}).view({1, 2}), 1e-6);
+  ARCHON_CHECK_NEAR(y.detach().cpu(), at::tensor({0.0, 600.0}).view({1, 2}), 1e-6);
   y.sum().backward();
-  ARCHON_CHECK_NEAR(gate_up.grad(), at::tensor({0.0, 2.0, 0.0, 300.0}).view({1, 4}), 1e-6);
+  ARCHON_CHECK_NEAR(gate_up.grad().cpu(), at::tensor({0.0, 2.0, 0.0, 300.0}).view({1, 4}), 1e-6);
 }
 
 BOOST_AUTO_TEST_CASE(norm_and_rotary) {
   const int64_t heads = 4, kv_heads = 2;
   const at::Tensor positions = positions_of({0, 61, 62, 100}, kTokens);
   const double theta = 1e4, eps = 1e-6;
-  for (const int64_t d : {2, 6, 16}) {
-    const RotaryTable table = archon::rotary_table(positions, d, theta);
+  for (const int64_t d : {2, 6, 16, 64, 128, 256, 512}) {
+    const RotaryTable table = archon::rotary_table(positions.to(kComputeDevice), d, theta);
     BOOST_TEST(table.cos.sizes() == at::IntArrayRef({kTokens, d / 2}));
     const auto want = [&](const Tensors& t) {
       at::Tensor query = t[0].narrow(1, 0, heads), key = t[0].narrow(1, heads, kv_heads);
@@ -168,8 +174,10 @@ BOOST_AUTO_TEST_CASE(norm_and_rotary) {
                                            kv_heads, eps);
     };
     const at::Tensor qkv = noise({kTokens, heads + 2 * kv_heads, d}, 1);
-    check_both_types({qkv}, got, want);
-    check_both_types({qkv, noise({d}, 2).add(1.5), noise({d}, 3).add(1.5)}, got, want);
+    // Angles are float32, as in transformers: of up to 60, they are rounded by up to 2e-6.
+    constexpr double kBound = 6e-6;
+    check_both_types({qkv}, got, want, kBound);
+    check_both_types({qkv, noise({d}, 2).add(1.5), noise({d}, 3).add(1.5)}, got, want, kBound);
   }
 }
 
@@ -212,20 +220,24 @@ BOOST_AUTO_TEST_CASE(attention_of_any_length_and_head_dim) {
 BOOST_AUTO_TEST_CASE(attention_of_large_scores_does_not_overflow) {
   check_function(
       {noise({70, 3, 8}, 1).mul(30)}, at::kFloat, 1e-3,
-      [](const Tensors& t) { return archon::packed_attention(t[0], {0, 70}, 1, 1); },
-      [](const Tensors& t) { return attention_formula(t[0], {0, 70}, 1, 1); });
+      [](const Tensors& t) {
+        return archon::packed_attention(t[0], {0, 70}, 1, 1);
+      },
+      [](const Tensors& t) {
+        return attention_formula(t[0], {0, 70}, 1, 1);
+      });
 }
 
 // Whatever lies in the padding (here: NaN, and memory that was NaN) stays there.
 BOOST_AUTO_TEST_CASE(padding_is_never_read) {
   const int64_t tokens = 164, used = 140, heads = 2;
-  at::Tensor qkv = noise({tokens, 3 * heads, 8}, 1).to(at::kFloat);
+  at::Tensor qkv = noise({tokens, 3 * heads, 8}, 1).to(at::kFloat).to(kComputeDevice);
   const auto run = [&](double filling) {
     qkv.narrow(0, used, tokens - used).fill_(filling);
-    { const at::Tensor dirt = at::full({tokens, heads, 8}, NAN); }
+    { const at::Tensor dirt = at::full({tokens, heads, 8}, NAN, kComputeDevice); }
     const at::Tensor x = leaf(qkv);
     const at::Tensor y = archon::packed_attention(x, {0, 67, used}, heads, heads);
-    { const at::Tensor dirt = at::full({tokens, 3 * heads, 8}, NAN); }
+    { const at::Tensor dirt = at::full({tokens, 3 * heads, 8}, NAN, kComputeDevice); }
     y.narrow(0, 0, used).sum().backward();
     return Tensors{y.detach(), x.grad()};
   };
@@ -236,6 +248,7 @@ BOOST_AUTO_TEST_CASE(padding_is_never_read) {
   }
 }
 
+#ifndef ARCHON_TEST_CUDA
 BOOST_AUTO_TEST_CASE(the_number_of_threads_changes_no_bit) {
   const int64_t heads = 4, kv_heads = 2, d = 8;
   const std::vector<int64_t> cu_seqlens = {0, 30, 31, 97, kTokens};
@@ -258,5 +271,6 @@ BOOST_AUTO_TEST_CASE(the_number_of_threads_changes_no_bit) {
       BOOST_CHECK_MESSAGE(one[i].equal(many[i]), "result " << i << ", " << threads << " threads");
   }
 }
+#endif
 
 BOOST_AUTO_TEST_SUITE_END()
