@@ -4,7 +4,8 @@
 //   [mpiexec -n N] bench_train_step [--config FILE] [--dtype float32|bfloat16] [--dp D] [--cp C]
 //       [--tp T] [--shard none|optimizer|full] [--overlap on|off]
 //       [--activation-checkpointing none|full|selective]
-//       [--device cpu|cuda] [--tokens N] [--steps N] [--warmup N] [--threads N] [--json FILE]
+//       [--device cpu|cuda] [--tokens N] [--lengths N,N,...] [--steps N] [--warmup N] [--threads N]
+//       [--json FILE]
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
@@ -16,6 +17,7 @@
 #include <map>
 #include <numeric>
 #include <optional>
+#include <sstream>
 
 #include "archon/base/activity.hpp"
 #include "archon/base/error.hpp"
@@ -38,12 +40,11 @@ using namespace archon::benchmarks;
 namespace {
 
 constexpr uint64_t kSeed = 7;
-constexpr int64_t kLengths[] = {512, 384, 128, 1024};  // cycled
-constexpr double kPeakSeconds = 0.5;                   // for each kind of product
+constexpr double kPeakSeconds = 0.5;  // for each kind of product
 constexpr int64_t kPeakSize = 2048, kGpuPeakSize = 8192;
 
 struct Settings {
-  std::string config, dtype, shard, overlap, checkpointing, device, json;
+  std::string config, dtype, shard, overlap, checkpointing, device, lengths, json;
   MeshShape mesh;
   int64_t tokens = 0;  // per dp rank
   int steps = 0, warmup = 0, threads = 0;
@@ -92,6 +93,8 @@ Settings parse(int argc, char** argv) {
      "none, full or selective")
     ("device", po::value(&s.device)->default_value("cpu"), "cpu, or cuda: a GPU for each rank")
     ("tokens", po::value(&s.tokens)->default_value(2048), "tokens per data-parallel rank and step")
+    ("lengths", po::value(&s.lengths)->default_value("512,384,128,1024"),
+     "of the sequences that the tokens are cut into, in turn")
     ("steps", po::value(&s.steps)->default_value(5), "steps that count")
     ("warmup", po::value(&s.warmup)->default_value(2), "steps before them")
     ("threads", po::value(&s.threads)->default_value(0), "threads per rank, 0: its share of the cores")
@@ -104,10 +107,22 @@ Settings parse(int argc, char** argv) {
   return s;
 }
 
-std::vector<int64_t> cycle_lengths(int64_t tokens) {
+std::vector<int64_t> parse_lengths(const std::string& list) {
+  std::vector<int64_t> lengths;
+  std::istringstream stream(list);
+  for (std::string length; std::getline(stream, length, ',');) {
+    lengths.push_back(std::atoll(length.c_str()));
+    ARCHON_VALIDATE(lengths.back() > 0, "--lengths {}: '{}' is no length of a sequence", list,
+                    length);
+  }
+  ARCHON_VALIDATE(!lengths.empty(), "--lengths is empty; give at least one length");
+  return lengths;
+}
+
+std::vector<int64_t> cycle_lengths(const std::vector<int64_t>& cycle, int64_t tokens) {
   std::vector<int64_t> lengths;
   for (std::size_t i = 0; tokens > 0; ++i) {
-    lengths.push_back(std::min(kLengths[i % std::size(kLengths)], tokens));
+    lengths.push_back(std::min(cycle[i % cycle.size()], tokens));
     tokens -= lengths.back();
   }
   return lengths;
@@ -269,7 +284,8 @@ void run(const Settings& settings, MpiEnvironment& mpi) {
   const Mesh mesh = start_mesh(settings.mesh, settings.device_choice(), mpi);
   const WorkFolder folder(mesh.world(), fs::temp_directory_path().string());
   const int64_t start = mesh.device().is_cpu() ? resident_memory_bytes() : 0;
-  const std::vector<int64_t> lengths = cycle_lengths(settings.tokens);
+  const std::vector<int64_t> lengths =
+      cycle_lengths(parse_lengths(settings.lengths), settings.tokens);
   if (mpi.world_rank() == 0) {
     run_init(settings.config, kSeed, folder / "model", at::kFloat, int64_t{1} << 40);
     const HfConfig hf = HfConfig::read(settings.config);
