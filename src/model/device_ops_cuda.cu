@@ -170,7 +170,7 @@ struct Head {
 /// and the same in the second, which the rotation pairs with them.
 template <int kLanes, int kSize, int kSteps>
 struct HeadShares {
-  static constexpr int lanes = kLanes, size = kSize, steps = kSteps, count = kSize * kSteps;
+  static constexpr int lanes = kLanes, size = kSize, count = kSize * kSteps;
 
   static __device__ int lane() { return static_cast<int>(threadIdx.x % kLanes); }
   static __device__ int group() { return static_cast<int>(threadIdx.x / kLanes); }

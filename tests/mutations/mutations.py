@@ -670,6 +670,20 @@ MUTATIONS = [
         ("communicator_nccl.3",),
     ),
     Mutation(
+        "NCCL asked by the watchdog while a call is taken in",
+        "src/comm/gpu_backend.cpp",
+        "if (calls && runtime_.state(comm_)",
+        "if (runtime_.state(comm_)",
+        ("communicator_nccl.2",),
+    ),
+    Mutation(
+        "a part of an NCCL communicator taken before it is there",
+        "src/comm/gpu_backend.cpp",
+        "  settle(\"ncclCommSplit\");\n",
+        "",
+        ("communicator_nccl.2",),
+    ),
+    Mutation(
         "a GPU's time-out that is not looked at",
         "src/comm/gpu_backend.cpp",
         "if (std::chrono::steady_clock::now() - oldest.since <= timeout) return \"\";",
