@@ -65,9 +65,10 @@ run_checks() {
   "$archon" --version
   printf 'commit %s\n%s\n' "$(git -C "$archon_root" rev-parse HEAD 2>/dev/null || echo unknown)" "$devices"
   "$archon" doctor
-  for part in ops log_probs optim; do
+  for part in ops optim; do
     check "kernels: $part" 1 "$tests/test_${part}_cuda" --report_level=short
   done
+  check "log-probabilities" "$ranks" "$tests/test_log_probs_cuda" --report_level=short
   check "collectives over NCCL" "$ranks" "$tests/test_communicator_cuda" --report_level=short
   for count in 1 2 4; do
     [[ $count -le $ranks ]] || continue

@@ -128,6 +128,8 @@ void for_tokens(const at::Tensor& output, const Body& body) {
 void statistics(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
                 const at::Tensor& stats) {
   const auto tokens = static_cast<unsigned>(logits.size(0));
+  if (tokens == 0) return;
+  // A rank without rows of the vocabulary says so in its statistics.
   archon::cuda::for_vectors({logits}, logits.size(1), [&]<class T, class Size>(T*, Size) {
     const LogitRow<const T> first{logits.const_data_ptr<T>(), logits.size(1), place.first_row,
                                   place.scale};
@@ -154,6 +156,7 @@ void differentiate(const at::Tensor& logits, const at::Tensor& labels, const Pla
                    const at::Tensor& grad, const at::Tensor& entropy_grad,
                    const at::Tensor& whole) {
   const auto tokens = static_cast<unsigned>(logits.size(0));
+  if (logits.numel() == 0) return;
   archon::cuda::for_vectors({logits}, logits.size(1), [&]<class T, class Size>(T*, Size) {
     const LogitRow<T> first{logits.data_ptr<T>(), logits.size(1), place.first_row, place.scale};
     differentiate_kernel<T, Size::value><<<tokens, kThreads, 0, stream_of(logits)>>>(

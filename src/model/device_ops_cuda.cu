@@ -381,6 +381,7 @@ at::Tensor or_of(const at::Tensor& x, const at::Tensor& other) { return x.define
 Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const int64_t width = weight.size(0), rows = x.numel() / width;
   const Normed result{at::empty_like(x), at::empty({rows}, x.options().dtype(at::kFloat))};
+  if (rows == 0) return result;
   for_vectors({x, result.y}, width, [&]<class T, class Size>(T*, Size) {
     rms_norm_kernel<T, Size::value><<<static_cast<unsigned>(rows), kThreads, 0, stream_of(x)>>>(
         result.y.data_ptr<T>(), result.inv_rms.data_ptr<float>(), x.const_data_ptr<T>(),
@@ -394,6 +395,7 @@ NormGradients rms_norm_backward(const at::Tensor& y_grad, const at::Tensor& x,
   const int64_t width = weight.size(0), rows = x.numel() / width;
   const at::Tensor x_grad = at::empty_like(x);
   const at::Tensor sums = at::empty({blocks_of(rows), width}, inv_rms.options());
+  if (rows == 0) return {x_grad, sums.sum(0)};
   for_vectors({x, x_grad, y_grad}, width, [&]<class T, class Size>(T*, Size) {
     const auto kernel = rms_norm_backward_kernel<T, Size::value>;
     const int64_t step = int64_t{kThreads} * Size::value;
@@ -411,6 +413,7 @@ NormGradients rms_norm_backward(const at::Tensor& y_grad, const at::Tensor& x,
 at::Tensor swiglu(const at::Tensor& gate_up) {
   const int64_t width = gate_up.size(1) / 2;
   at::Tensor y = at::empty({gate_up.size(0), width}, gate_up.options());
+  if (y.numel() == 0) return y;
   for_vectors({gate_up, y}, width, [&]<class T, class Size>(T*, Size) {
     swiglu_kernel<T, Size::value>
         <<<grid(y.numel() / Size::value), kThreads, 0, stream_of(y)>>>(
@@ -422,6 +425,7 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
 at::Tensor swiglu_backward(const at::Tensor& y_grad, const at::Tensor& gate_up) {
   at::Tensor grad = at::empty_like(gate_up);
   const int64_t width = gate_up.size(1) / 2, elements = y_grad.numel();
+  if (elements == 0) return grad;
   for_vectors({gate_up, grad, y_grad}, width, [&]<class T, class Size>(T*, Size) {
     swiglu_backward_kernel<T, Size::value>
         <<<grid(elements / Size::value), kThreads, 0, stream_of(grad)>>>(

@@ -61,13 +61,11 @@ inline bool aligned(const std::initializer_list<at::Tensor>& tensors, int64_t wi
 }
 
 /// Calls launch(null of the tensors' type, Constant) with the widest vectors in which rows of `width`
-/// can be read from all of these; nothing where they are empty.
+/// can be read from all of these.
 template <class Launch>
 void for_vectors(const std::initializer_list<at::Tensor>& tensors, int64_t width,
                  const Launch& launch) {
-  const at::Tensor& first = *tensors.begin();
-  if (first.numel() == 0) return;
-  for_type(first, [&]<class T>(T* type) {
+  for_type(*tensors.begin(), [&]<class T>(T* type) {
     if (aligned(tensors, width, kVectorBytes))
       launch(type, Constant<kVectorBytes / sizeof(T)>());
     else
