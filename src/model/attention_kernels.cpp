@@ -9,16 +9,20 @@
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define ARCHON_X86_VARIANTS
+#include <cpuid.h>
 #include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace archon::kernels {
 namespace {
 
-// Each variant: its target, the floats of its vectors, whether it multiplies pairs of bfloat16.
-// (The compiler's own macros do not follow the pragma.)
+// Each variant: its target, the floats of its vectors, whether it multiplies pairs of bfloat16, and
+// whether in tiles. (The compiler's own macros do not follow the pragma.)
 #define ARCHON_VECTOR_FLOATS 4
 #define ARCHON_BFLOAT16_PAIRS 0
+#define ARCHON_BFLOAT16_TILES 0
 namespace portable {
 #include "attention_tiles.inc"
 #include "attention_cached.inc"
@@ -54,6 +58,27 @@ namespace avx512_bf16 {
 #include "attention_cached.inc"
 }
 #pragma GCC pop_options
+
+#undef ARCHON_BFLOAT16_TILES
+#define ARCHON_BFLOAT16_TILES 1
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4,avx512bf16,amx-tile,amx-bf16")
+namespace amx_bf16 {
+#include "attention_tiles.inc"
+#include "attention_cached.inc"
+}
+#pragma GCC pop_options
+
+/// Whether the processor has tiles, and Linux lets this process use them: their registers are
+/// large, and have to be asked for once (Linux' Documentation/arch/x86/xstate.rst).
+bool ask_for_tiles() {
+  constexpr unsigned kTileBfloat16 = 1U << 22, kTile = 1U << 24;  // of CPUID leaf 7
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & kTileBfloat16) == 0 || (d & kTile) == 0) return false;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
 #endif
 
 }  // namespace
@@ -79,8 +104,11 @@ std::vector<AttentionKernels<T>> attention_variants() {
   std::vector<AttentionKernels<T>> variants;
 #ifdef ARCHON_X86_VARIANTS
   const bool v4 = __builtin_cpu_supports("x86-64-v4");
-  if (v4 && __builtin_cpu_supports("avx512bf16"))
+  if (v4 && __builtin_cpu_supports("avx512bf16")) {
+    if constexpr (std::is_same_v<T, c10::BFloat16>)
+      if (ask_for_tiles()) variants.push_back(ARCHON_VARIANT(amx_bf16));
     variants.push_back(ARCHON_VARIANT(avx512_bf16));
+  }
   if (v4) variants.push_back(ARCHON_VARIANT(avx512));
   if (__builtin_cpu_supports("x86-64-v3")) variants.push_back(ARCHON_VARIANT(avx2));
 #endif
