@@ -85,7 +85,7 @@ __global__ void differentiate_kernel(LogitRow<T> first, const int64_t* labels, c
 /// Calls body(t) for every token, one thread each.
 template <class Body>
 __global__ void tokens_kernel(int64_t tokens, Body body) {
-  const int64_t t = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t t = archon::cuda::thread_index();
   if (t < tokens) body(t);
 }
 
@@ -118,8 +118,8 @@ template <class Body>
 void for_tokens(const at::Tensor& output, const Body& body) {
   const int64_t tokens = output.size(0);
   if (tokens == 0) return;
-  const auto blocks = static_cast<unsigned>((tokens + kThreads - 1) / kThreads);
-  tokens_kernel<<<blocks, kThreads, 0, stream_of(output)>>>(tokens, body);
+  tokens_kernel<<<archon::cuda::blocks_for(tokens, kThreads), kThreads, 0, stream_of(output)>>>(
+      tokens, body);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

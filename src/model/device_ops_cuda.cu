@@ -16,6 +16,7 @@ using archon::cuda::for_vectors;
 using archon::cuda::load;
 using archon::cuda::store;
 using archon::cuda::stream_of;
+using archon::cuda::thread_index;
 using archon::cuda::Vector;
 using kernels::HeadLayout;
 
@@ -107,10 +108,6 @@ __global__ void rms_norm_backward_kernel(T* x_grad, float* weight_sums, const T*
 }
 
 // --- SwiGLU: one thread a vector ---------------------------------------------------------------
-
-__device__ int64_t thread_index() {
-  return static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-}
 
 __device__ float sigmoid(float x) { return 1.0F / (1.0F + expf(-x)); }
 
@@ -344,7 +341,7 @@ __global__ void norm_rotary_backward_kernel(T* x_grad, float* weight_sums, const
 // --- launching ---------------------------------------------------------------------------------
 
 int64_t blocks_of(int64_t rows) { return (rows + kBlockRows - 1) / kBlockRows; }
-unsigned grid(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
+unsigned grid(int64_t threads) { return archon::cuda::blocks_for(threads, kThreads); }
 
 template <class T>
 const T* data_or_null(const at::Tensor& x) {

@@ -9,12 +9,12 @@ using archon::cuda::load;
 using archon::cuda::store;
 
 constexpr int kThreads = 256;
-constexpr int kSize = 4;  // elements of a thread
+constexpr int kWidth = 4;  // elements of a thread where arrays are aligned
 
 template <class T, int kSize>
 __global__ void update_kernel(float* weight, const T* grad, float* exp_avg, float* exp_avg_sq,
                               int64_t elements, AdamWStep step) {
-  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kSize;
+  const int64_t i = archon::cuda::thread_index() * kSize;
   if (i >= elements) return;
   const auto g = load<kSize>(grad + i);
   auto w = load<kSize>(weight + i), m = load<kSize>(exp_avg + i), v = load<kSize>(exp_avg_sq + i);
@@ -33,16 +33,15 @@ void adamw_update(const at::Tensor& weight, const at::Tensor& grad, const at::Te
   if (elements == 0) return;
   archon::cuda::for_type(grad, [&]<class T>(T*) {
     const auto launch = [&]<int kSize>(archon::cuda::Constant<kSize>) {
-      const int64_t threads = elements / kSize;
       update_kernel<T, kSize>
-          <<<static_cast<unsigned>((threads + kThreads - 1) / kThreads), kThreads, 0,
+          <<<archon::cuda::blocks_for(elements / kSize, kThreads), kThreads, 0,
              archon::cuda::stream_of(weight)>>>(
               weight.data_ptr<float>(), grad.const_data_ptr<T>(), exp_avg.data_ptr<float>(),
               exp_avg_sq.data_ptr<float>(), elements, step);
     };
-    if (archon::cuda::aligned({weight, exp_avg, exp_avg_sq}, elements, kSize * sizeof(float)) &&
-        archon::cuda::aligned({grad}, elements, kSize * sizeof(T)))
-      launch(archon::cuda::Constant<kSize>());
+    if (archon::cuda::aligned({weight, exp_avg, exp_avg_sq}, elements, kWidth * sizeof(float)) &&
+        archon::cuda::aligned({grad}, elements, kWidth * sizeof(T)))
+      launch(archon::cuda::Constant<kWidth>());
     else
       launch(archon::cuda::Constant<1>());
   });

@@ -1,12 +1,10 @@
 // One thread per element, neighbours in a head next to each other: reads and writes coalesce, and
 // the kernel is as fast as memory. Copies go by size, so that one instance serves all types of it.
 #include <ATen/Dispatch.h>
-#include <ATen/core/Tensor.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
 
+#include "archon/parallel/cuda_vectors.cuh"
 #include "ulysses_kernels.hpp"
 #include "ulysses_layout.hpp"
 
@@ -20,9 +18,6 @@ int blocks_for(int64_t elements) {
   return static_cast<int>(std::clamp<int64_t>((elements + kThreads - 1) / kThreads, 1, kMostBlocks));
 }
 
-__device__ int64_t first_element() {
-  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
 __device__ int64_t element_step() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
 
 template <class T>
@@ -34,13 +29,13 @@ struct Stacks {
 
 template <class T>
 __global__ void pack_heads_kernel(const T* whole, Stacks<T> stacks, HeadBlocks index) {
-  for (int64_t i = first_element(); i < index.block_elements(); i += element_step())
+  for (int64_t i = cuda::thread_index(); i < index.block_elements(); i += element_step())
     stacks.of(index.rank_of(i))[i] = whole[index.whole_of(i)];
 }
 
 template <class T>
 __global__ void unpack_heads_kernel(T* whole, Stacks<T> stacks, HeadBlocks index) {
-  for (int64_t j = first_element(); j < index.whole_elements(); j += element_step()) {
+  for (int64_t j = cuda::thread_index(); j < index.whole_elements(); j += element_step()) {
     const HeadBlocks::Copies copies = index.copies_of(j);
     if (copies.ranks == 1) {
       whole[j] = stacks.of(copies.rank)[copies.first];
@@ -55,13 +50,13 @@ __global__ void unpack_heads_kernel(T* whole, Stacks<T> stacks, HeadBlocks index
 
 template <class T>
 __global__ void pack_rows_kernel(const T* rows, Stacks<T> stacks, RowParts index) {
-  for (int64_t i = first_element(); i < index.elements(); i += element_step())
+  for (int64_t i = cuda::thread_index(); i < index.elements(); i += element_step())
     stacks.of(index.rank_of(i))[i] = rows[index.row_of(i)];
 }
 
 template <class T>
 __global__ void unpack_rows_kernel(T* rows, Stacks<T> stacks, RowParts index) {
-  for (int64_t i = first_element(); i < index.elements(); i += element_step())
+  for (int64_t i = cuda::thread_index(); i < index.elements(); i += element_step())
     rows[index.row_of(i)] = stacks.of(index.rank_of(i))[i];
 }
 
@@ -82,7 +77,7 @@ Stacks<T> stacks_of(const at::Tensor& travelling, const at::Tensor& own, int ran
 /// Calls launch(a pointer of the tensors' type, blocks, stream).
 template <class Launch>
 void launch_for(const at::Tensor& x, int64_t elements, const Launch& launch) {
-  const auto stream = c10::cuda::getCurrentCUDAStream(x.device().index()).stream();
+  const auto stream = cuda::stream_of(x);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, x.scalar_type(), "ulysses", [&] {
     launch(x.data_ptr<scalar_t>(), blocks_for(elements), stream);
   });

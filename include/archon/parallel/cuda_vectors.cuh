@@ -8,7 +8,8 @@
 #include <cstdint>
 #include <initializer_list>
 
-/// What CUDA kernels over rows share: several elements a load, and launches for each element type.
+/// What CUDA kernels share: where a thread stands, several elements a load, and launches for each
+/// element type.
 namespace archon::cuda {
 
 constexpr int64_t kVectorBytes = 16;  // the widest load of a thread
@@ -28,6 +29,16 @@ __device__ Vector<T, kSize> load(const T* x) {
 template <class T, int kSize>
 __device__ void store(T* y, const Vector<T, kSize>& vector) {
   *reinterpret_cast<Vector<T, kSize>*>(y) = vector;
+}
+
+/// Number of this thread in the whole launch.
+__device__ inline int64_t thread_index() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+/// Blocks that hold so many threads.
+inline unsigned blocks_for(int64_t threads, int threads_per_block) {
+  return static_cast<unsigned>((threads + threads_per_block - 1) / threads_per_block);
 }
 
 /// The stream that computes on the device of x.
