@@ -16,9 +16,10 @@
 #include <limits>
 
 #include "support/tensors.hpp"
+#include "support/world.hpp"
 
 using archon::RotaryTable;
-using archon::test::kComputeDevice;
+using archon::test::device;
 using archon::test::leaf;
 using archon::test::noise;
 using Tensors = std::vector<at::Tensor>;
@@ -34,14 +35,14 @@ void check_function(const Tensors& inputs, at::ScalarType dtype, double bound, c
                     const Function& want) {
   Tensors low, high;
   for (const at::Tensor& input : inputs) {
-    low.push_back(leaf(input.to(dtype).to(kComputeDevice)));
+    low.push_back(leaf(input.to(dtype).to(device())));
     high.push_back(leaf(low.back().detach().cpu().to(at::kDouble)));
   }
   const at::Tensor y = got(low), y64 = want(high);
   BOOST_TEST((y.scalar_type() == dtype));
   ARCHON_CHECK_NEAR(y.detach().cpu(), y64.detach(), bound);
   const at::Tensor probe = noise(y64.sizes().vec(), 50).to(dtype);
-  y.backward(probe.to(kComputeDevice));
+  y.backward(probe.to(device()));
   y64.backward(probe.to(at::kDouble));
   for (std::size_t i = 0; i < inputs.size(); ++i)
     BOOST_TEST_CONTEXT("gradient " << i)
@@ -122,8 +123,8 @@ BOOST_AUTO_TEST_CASE(rms_norm) {
 }
 
 BOOST_AUTO_TEST_CASE(rms_norm_of_zeros_is_zero) {
-  const at::Tensor x = leaf(at::zeros({3, 8}, kComputeDevice)),
-                   weight = leaf(at::ones({8}, kComputeDevice));
+  const at::Tensor x = leaf(at::zeros({3, 8}, device())),
+                   weight = leaf(at::ones({8}, device()));
   const at::Tensor y = archon::rms_norm(x, weight, 1e-6);
   BOOST_TEST(y.eq(0).all().item<bool>());
   y.sum().backward();
@@ -143,7 +144,7 @@ BOOST_AUTO_TEST_CASE(swiglu) {
 
 BOOST_AUTO_TEST_CASE(swiglu_of_large_gates_does_not_overflow) {
   const at::Tensor gate_up =
-      leaf(at::tensor({-300.0F, 300.0F, 2.0F, 2.0F}).view({1, 4}).to(kComputeDevice));
+      leaf(at::tensor({-300.0F, 300.0F, 2.0F, 2.0F}).view({1, 4}).to(device()));
   const at::Tensor y = archon::swiglu(gate_up);
   ARCHON_CHECK_NEAR(y.detach().cpu(), at::tensor({0.0, 600.0}).view({1, 2}), 1e-6);
   y.sum().backward();
@@ -155,7 +156,7 @@ BOOST_AUTO_TEST_CASE(norm_and_rotary) {
   const at::Tensor positions = positions_of({0, 61, 62, 100}, kTokens);
   const double theta = 1e4, eps = 1e-6;
   for (const int64_t d : {2, 6, 16, 64, 128, 256, 512}) {
-    const RotaryTable table = archon::rotary_table(positions.to(kComputeDevice), d, theta);
+    const RotaryTable table = archon::rotary_table(positions.to(device()), d, theta);
     BOOST_TEST(table.cos.sizes() == at::IntArrayRef({kTokens, d / 2}));
     const auto want = [&](const Tensors& t) {
       at::Tensor query = t[0].narrow(1, 0, heads), key = t[0].narrow(1, heads, kv_heads);
@@ -174,10 +175,10 @@ BOOST_AUTO_TEST_CASE(norm_and_rotary) {
                                            kv_heads, eps);
     };
     const at::Tensor qkv = noise({kTokens, heads + 2 * kv_heads, d}, 1);
-    // Angles are float32, as in transformers: of up to 60, they are rounded by up to 2e-6.
-    constexpr double kBound = 6e-6;
-    check_both_types({qkv}, got, want, kBound);
-    check_both_types({qkv, noise({d}, 2).add(1.5), noise({d}, 3).add(1.5)}, got, want, kBound);
+    // With more frequencies one of the angles, float32 as in transformers, is rounded further off.
+    const double bound = d <= 16 ? 3e-6 : 6e-6;
+    check_both_types({qkv}, got, want, bound);
+    check_both_types({qkv, noise({d}, 2).add(1.5), noise({d}, 3).add(1.5)}, got, want, bound);
   }
 }
 
@@ -220,24 +221,20 @@ BOOST_AUTO_TEST_CASE(attention_of_any_length_and_head_dim) {
 BOOST_AUTO_TEST_CASE(attention_of_large_scores_does_not_overflow) {
   check_function(
       {noise({70, 3, 8}, 1).mul(30)}, at::kFloat, 1e-3,
-      [](const Tensors& t) {
-        return archon::packed_attention(t[0], {0, 70}, 1, 1);
-      },
-      [](const Tensors& t) {
-        return attention_formula(t[0], {0, 70}, 1, 1);
-      });
+      [](const Tensors& t) { return archon::packed_attention(t[0], {0, 70}, 1, 1); },
+      [](const Tensors& t) { return attention_formula(t[0], {0, 70}, 1, 1); });
 }
 
 // Whatever lies in the padding (here: NaN, and memory that was NaN) stays there.
 BOOST_AUTO_TEST_CASE(padding_is_never_read) {
   const int64_t tokens = 164, used = 140, heads = 2;
-  at::Tensor qkv = noise({tokens, 3 * heads, 8}, 1).to(at::kFloat).to(kComputeDevice);
+  at::Tensor qkv = noise({tokens, 3 * heads, 8}, 1).to(at::kFloat).to(device());
   const auto run = [&](double filling) {
     qkv.narrow(0, used, tokens - used).fill_(filling);
-    { const at::Tensor dirt = at::full({tokens, heads, 8}, NAN, kComputeDevice); }
+    { const at::Tensor dirt = at::full({tokens, heads, 8}, NAN, device()); }
     const at::Tensor x = leaf(qkv);
     const at::Tensor y = archon::packed_attention(x, {0, 67, used}, heads, heads);
-    { const at::Tensor dirt = at::full({tokens, 3 * heads, 8}, NAN, kComputeDevice); }
+    { const at::Tensor dirt = at::full({tokens, 3 * heads, 8}, NAN, device()); }
     y.narrow(0, 0, used).sum().backward();
     return Tensors{y.detach(), x.grad()};
   };

@@ -12,11 +12,11 @@
 #include <random>
 
 #include "archon/base/error.hpp"
-#include "support/tensors.hpp"
+#include "support/world.hpp"
 
 using archon::AdamWOptions;
 using archon::OptimizerTensor;
-using archon::test::kComputeDevice;
+using archon::test::device;
 
 namespace {
 
@@ -36,7 +36,7 @@ void step(archon::Optimizer& optimizer, const std::vector<TestTensor>& tensors, 
 }
 
 TestTensor make_tensor(const std::string& name, const std::vector<float>& weight) {
-  const at::Tensor tensor = at::tensor(weight).to(kComputeDevice);
+  const at::Tensor tensor = at::tensor(weight).to(device());
   return {name, tensor, at::zeros_like(tensor), true};
 }
 
@@ -167,7 +167,7 @@ BOOST_AUTO_TEST_CASE(bfloat16_gradients_count_as_the_float32_numbers_they_are) {
     const auto optimizer = sgd ? archon::make_sgd({tensor}, 0.1) : archon::make_adamw({tensor}, {});
     for (int step = 0; step < 3; ++step) {
       const at::Tensor gradient = at::tensor(random_values(1003, 8 + step)).to(at::kBFloat16);
-      optimizer->step({gradient.to(dtype).to(kComputeDevice)}, 1e-2, 0.5);
+      optimizer->step({gradient.to(dtype).to(device())}, 1e-2, 0.5);
     }
     return tensor.weight;
   };

@@ -10,13 +10,6 @@
 
 namespace archon::test {
 
-/// Where tests of operations compute: built with ARCHON_TEST_CUDA, on a GPU.
-#ifdef ARCHON_TEST_CUDA
-inline const at::Device kComputeDevice = at::kCUDA;
-#else
-inline const at::Device kComputeDevice = at::kCPU;
-#endif
-
 /// Numbers in (-1, 1) without a pattern, the same for the same seed; float64.
 inline at::Tensor noise(const std::vector<int64_t>& shape, int64_t seed) {
   int64_t count = 1;
