@@ -43,11 +43,10 @@ bool in_onednn(at::ScalarType dtype) {
 #endif
 }
 
-/// Whether LibTorch's own float32 product, which is MKL's, is the faster one. On Intel's processors
-/// it multiplies as fast as oneDNN, and weight gradients, whose operands both lie transposed, up to
-/// twice as fast: oneDNN copies such operands first. On AMD's it has only AVX2, which is slower where
-/// there are wider vectors, but on Zen 3 and 4, whose vectors are 256 bits wide inside, not by as much
-/// as oneDNN's copies.
+/// Whether MKL, which LibTorch's own float32 product calls, multiplies such operands faster than
+/// oneDNN, which copies both where both lie transposed: a weight's gradient. On Intel's processors it
+/// multiplies all as fast and those faster; on AMD's it has only AVX2, which is enough for those as
+/// long as vectors are 256 bits wide inside, on Zen 3 and 4.
 bool prefers_mkl(const at::Tensor& a, const at::Tensor& b) {
 #if defined(__x86_64__)
   static const bool intel = __builtin_cpu_is("intel") != 0 && at::hasMKL();

@@ -10,7 +10,7 @@ namespace archon {
 /// a [m, k] times the transpose of b [n, k]: [m, n], in the operands' type. Any strides; no
 /// autograd. Every matrix product of the program goes through here.
 ///
-/// float32 goes to oneDNN, which is about twice as fast as the MKL that LibTorch would take
+/// float32 goes to oneDNN or to MKL, whichever multiplies such operands faster on this processor
 /// (docs/performance.md); bfloat16 goes to at::mm, which is oneDNN already, or to float32 and back
 /// on processors without AVX-512, where it is not.
 at::Tensor matmul_nt(const at::Tensor& a, const at::Tensor& b);
