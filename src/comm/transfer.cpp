@@ -27,6 +27,11 @@ MPI_Datatype datatype_of_size(std::size_t bytes) {
   throw_runtime_failure(fmt::format("no MPI type for elements of {} bytes", bytes));
 }
 
+/// Where there is nothing to copy, there may be no memory.
+void copy_bytes(void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
 }  // namespace
 
 Transfer::Transfer(MPI_Comm comm, bool async, int64_t max_count)
@@ -106,9 +111,9 @@ void Transfer::exchange_pairwise(const char* send, const Blocks& send_blocks, ch
                 element_size);
   }
   if (copy_own)
-    std::memcpy(receive + receive_blocks.offsets[rank_] * element_size,
-                send + send_blocks.offsets[rank_] * element_size,
-                send_blocks.counts[rank_] * element_size);
+    copy_bytes(receive + receive_blocks.offsets[rank_] * element_size,
+               send + send_blocks.offsets[rank_] * element_size,
+               send_blocks.counts[rank_] * element_size);
   settle();
 }
 
@@ -177,8 +182,8 @@ void Transfer::gather_pairwise(const char* send, char* receive, const Blocks& bl
   }
   for (int step = 1; step < size_; ++step)
     send_pieces(send, blocks.counts[rank_], (rank_ + step) % size_, element_size);
-  std::memcpy(receive + blocks.offsets[rank_] * element_size, send,
-              blocks.counts[rank_] * element_size);
+  copy_bytes(receive + blocks.offsets[rank_] * element_size, send,
+             blocks.counts[rank_] * element_size);
   settle();
 }
 

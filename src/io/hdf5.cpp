@@ -321,8 +321,8 @@ at::Tensor File::read_rows(const std::string& dataset, int64_t begin, int64_t co
   ARCHON_VALIDATE(!block.empty(), "{}: {} is a scalar; a dataset with rows is needed", path_,
                   found.info.path);
   ARCHON_VALIDATE(begin >= 0 && count >= 0 && begin <= block.front() - count,
-                  "{}: rows {} to {} of {} are asked for; it has {} rows", path_, begin,
-                  begin + count, found.info.path, block.front());
+                  "{}: {} rows of {} from row {} on are asked for; it has {} rows", path_, count,
+                  found.info.path, begin, block.front());
   block.front() = count;
   if (count > 0) select_rows(found.space.get(), begin, block);
   return read_selection(path_, found, block, dtype);

@@ -69,7 +69,8 @@ at::TensorOptions of(at::ScalarType dtype) { return at::dtype(dtype).device(devi
 
 bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   return a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type() &&
-         std::memcmp(a.cpu().const_data_ptr(), b.cpu().const_data_ptr(), a.nbytes()) == 0;
+         (a.numel() == 0 ||
+          std::memcmp(a.cpu().const_data_ptr(), b.cpu().const_data_ptr(), a.nbytes()) == 0);
 }
 
 void check_same(const at::Tensor& got, const at::Tensor& want) {

@@ -26,6 +26,11 @@ constexpr int kFirstTag = 100, kTagsPerRank = 1'000'000, kTagsPerId = 400, kTags
 
 std::vector<std::string> left;  // by those that were destroyed
 
+/// Where there is nothing to copy, there may be no memory.
+void copy_bytes(void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
 /// Rounds at every hop, as NCCL does.
 at::Tensor reduce_in_turn(const std::vector<at::Tensor>& parts, ReduceOp op) {
   at::Tensor result = parts[0].clone();
@@ -272,7 +277,7 @@ HostGpu::Comm HostGpu::init(const UniqueId& id, int size, int rank) {
       }
       Message table;
       table.bytes.resize(size * sizeof(int));
-      std::memcpy(table.bytes.data(), members.data(), table.bytes.size());
+      copy_bytes(table.bytes.data(), members.data(), table.bytes.size());
       for (const int member : members)
         if (member != root) network_.send(table, member, tag).wait(group.given_up);
     } else {
@@ -281,7 +286,7 @@ HostGpu::Comm HostGpu::init(const UniqueId& id, int size, int rank) {
       hello.announcement.number = network_.rank();
       network_.send(hello, root, tag).wait(group.given_up);
       const Message table = network_.receive(root, tag, group.given_up);
-      std::memcpy(members.data(), table.bytes.data(), table.bytes.size());
+      copy_bytes(members.data(), table.bytes.data(), table.bytes.size());
     }
     return members;
   });
@@ -440,7 +445,7 @@ void HostGpu::perform(Group& group, std::vector<Call>& calls) {
       const Message message =
           network_.receive(group.members[call.peer_or_root], group.tag, group.given_up);
       if (agree(group, call.announcement, message, call.peer_or_root))
-        std::memcpy(call.output, message.bytes.data(), message.bytes.size());
+        copy_bytes(call.output, message.bytes.data(), message.bytes.size());
     } else if (call.kind != Call::kSend) {
       call.announcement.number = ++group.collectives;
       perform_collective(group, call);
@@ -469,11 +474,11 @@ void HostGpu::perform_collective(Group& group, const Call& call) {
   auto* const output = static_cast<char*>(call.output);
   if (call.kind == Call::kAllGather) {
     for (int peer = 0; peer < size; ++peer)
-      std::memcpy(output + peer * call.bytes, all[peer].bytes.data(), call.bytes);
+      copy_bytes(output + peer * call.bytes, all[peer].bytes.data(), call.bytes);
     return;
   }
   if (call.kind == Call::kBroadcast) {
-    std::memcpy(output, all[call.peer_or_root].bytes.data(), call.bytes);
+    copy_bytes(output, all[call.peer_or_root].bytes.data(), call.bytes);
     return;
   }
   std::vector<at::Tensor> parts;
@@ -483,11 +488,11 @@ void HostGpu::perform_collective(Group& group, const Call& call) {
                                   call.type));
   const at::Tensor reduced = reduce_in_turn(parts, call.op);
   const auto* const result = static_cast<const char*>(reduced.const_data_ptr());
-  if (call.kind == Call::kAllReduce) std::memcpy(output, result, call.bytes);
+  if (call.kind == Call::kAllReduce) copy_bytes(output, result, call.bytes);
   if (call.kind == Call::kReduce && call.peer_or_root == group.rank)
-    std::memcpy(output, result, call.bytes);
+    copy_bytes(output, result, call.bytes);
   if (call.kind == Call::kReduceScatter)
-    std::memcpy(output, result + group.rank * (call.bytes / size), call.bytes / size);
+    copy_bytes(output, result + group.rank * (call.bytes / size), call.bytes / size);
 }
 
 void HostGpu::send(Comm comm, const void* data, int64_t bytes, int peer, Stream stream) {
