@@ -47,7 +47,7 @@ bool in_onednn(at::ScalarType dtype) {
 /// oneDNN, which copies both where both lie transposed: a weight's gradient. On Intel's processors it
 /// multiplies all as fast and those faster; on AMD's it has only AVX2, which is enough for those as
 /// long as vectors are 256 bits wide inside, on Zen 3 and 4.
-bool prefers_mkl(const at::Tensor& a, const at::Tensor& b) {
+bool prefers_mkl([[maybe_unused]] const at::Tensor& a, [[maybe_unused]] const at::Tensor& b) {
 #if defined(__x86_64__)
   static const bool intel = __builtin_cpu_is("intel") != 0 && at::hasMKL();
   static const bool zen_3_or_4 = __builtin_cpu_is("amdfam19h") != 0 && at::hasMKL();

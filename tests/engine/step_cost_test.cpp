@@ -117,10 +117,9 @@ std::set<std::string> nested_paths(const std::vector<Json>& events) {
     while (!open.empty() && end_of(*open.back()) <= begin_of(event) + kRounding) open.pop_back();
     if (!open.empty()) BOOST_TEST(end_of(event) <= end_of(*open.back()) + kRounding);
     open.push_back(&event);
-    std::string path;
-    for (const Json* each : open)
-      path += (path.empty() ? "" : "/") + each->at("name").get<std::string>();
-    paths.insert(path);
+    std::vector<std::string> names;
+    for (const Json* each : open) names.push_back(each->at("name"));
+    paths.insert(fmt::format("{}", fmt::join(names, "/")));
   }
   return paths;
 }

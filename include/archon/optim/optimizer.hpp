@@ -23,11 +23,11 @@ struct OptimizerTensor {
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
-  /// `gradients`: contiguous, float32 or bfloat16, one for each tensor, in their order and sizes. `grad_scale`
-  /// multiplies every gradient on the way (clipping).
+  /// `gradients`: contiguous, float32 or bfloat16, one for each tensor, in their order and sizes.
+  /// `grad_scale` multiplies every gradient on the way (clipping).
   void step(const std::vector<at::Tensor>& gradients, double lr, double grad_scale);
-  /// The next step calls `wait` before it changes anything, and forgets it: for who reads weights and
-  /// state until then.
+  /// The next step calls `wait` before it changes anything, and forgets it: for who reads weights
+  /// and state until then.
   void before_next_step(std::function<void()> wait) { before_step_ = std::move(wait); }
   /// State tensors by name of the weight, then of the state ("exp_avg", "exp_avg_sq").
   virtual std::map<std::string, std::map<std::string, at::Tensor>> state() = 0;
