@@ -47,15 +47,15 @@ MUTATIONS = [
     Mutation(
         "norm misses the shards of other ranks",
         "src/optim/gradients.cpp",
-        "std::sqrt(mesh.world().all_reduce(sum))",
-        "std::sqrt(mesh.tp().all_reduce(sum))",
+        "std::sqrt(mesh.world().all_reduce(",
+        "std::sqrt(mesh.tp().all_reduce(",
         ("gradients.2", "edge_batches.2", "golden.2"),
     ),
     Mutation(
         "norm misses the tp axis",
         "src/optim/gradients.cpp",
-        "std::sqrt(mesh.world().all_reduce(sum))",
-        "std::sqrt(mesh.shard_group().all_reduce(sum))",
+        "std::sqrt(mesh.world().all_reduce(",
+        "std::sqrt(mesh.shard_group().all_reduce(",
         ("gradients.2", "edge_batches.2", "golden.2"),
     ),
     Mutation(

@@ -5,7 +5,7 @@
 
     --only TEXT   only mutations whose name holds TEXT
     --all         run every test named with a mutation, not only until one notices it
-    --list        print their names and end
+    --list        print their names and end; their texts must be in the sources, too
 
 The copy lies in build/mutations; LibTorch comes from LIBTORCH_ROOT, as for every build. Each
 mutation of mutations.py is applied, built, tested by the CTest names given with it, and taken
@@ -128,10 +128,13 @@ def main() -> int:
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
     chosen = [m for m in MUTATIONS if arguments.only in m.name]
-    if arguments.list or not chosen:
-        print("\n".join(m.name for m in chosen) or f'no mutation holds "{arguments.only}"')
-        return 0 if chosen else 2
+    if not chosen:
+        print(f'no mutation holds "{arguments.only}"', file=sys.stderr)
+        return 2
     check_table(chosen)
+    if arguments.list:
+        print("\n".join(m.name for m in chosen))
+        return 0
 
     SOURCE.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
