@@ -1,7 +1,6 @@
 #include "transfer.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "archon/base/error.hpp"
 #include "archon/comm/mpi.hpp"
@@ -25,11 +24,6 @@ MPI_Datatype datatype_of_size(std::size_t bytes) {
       return MPI_UINT64_T;
   }
   throw_runtime_failure(fmt::format("no MPI type for elements of {} bytes", bytes));
-}
-
-/// Where there is nothing to copy, there may be no memory.
-void copy_bytes(void* to, const void* from, std::size_t bytes) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
 }
 
 }  // namespace
@@ -111,9 +105,9 @@ void Transfer::exchange_pairwise(const char* send, const Blocks& send_blocks, ch
                 element_size);
   }
   if (copy_own)
-    copy_bytes(receive + receive_blocks.offsets[rank_] * element_size,
-               send + send_blocks.offsets[rank_] * element_size,
-               send_blocks.counts[rank_] * element_size);
+    std::copy_n(send + send_blocks.offsets[rank_] * element_size,
+                send_blocks.counts[rank_] * element_size,
+                receive + receive_blocks.offsets[rank_] * element_size);
   settle();
 }
 
@@ -182,8 +176,8 @@ void Transfer::gather_pairwise(const char* send, char* receive, const Blocks& bl
   }
   for (int step = 1; step < size_; ++step)
     send_pieces(send, blocks.counts[rank_], (rank_ + step) % size_, element_size);
-  copy_bytes(receive + blocks.offsets[rank_] * element_size, send,
-             blocks.counts[rank_] * element_size);
+  std::copy_n(send, blocks.counts[rank_] * element_size,
+              receive + blocks.offsets[rank_] * element_size);
   settle();
 }
 

@@ -128,8 +128,7 @@ at::Tensor SafetensorsFile::view(const std::string& name) const {
   const std::byte* bytes = file_->data() + entry.begin;
   if (reinterpret_cast<std::uintptr_t>(bytes) % c10::elementSize(entry.dtype) != 0) {
     at::Tensor copy = at::empty(entry.shape, entry.dtype);
-    if (entry.end > entry.begin)  // without elements there is no memory
-      std::memcpy(copy.mutable_data_ptr(), bytes, entry.end - entry.begin);
+    std::copy_n(bytes, entry.end - entry.begin, static_cast<std::byte*>(copy.mutable_data_ptr()));
     return copy;
   }
   return at::from_blob(

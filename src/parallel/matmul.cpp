@@ -49,10 +49,9 @@ bool in_onednn(at::ScalarType dtype) {
 /// long as vectors are 256 bits wide inside, on Zen 3 and 4.
 bool prefers_mkl([[maybe_unused]] const at::Tensor& a, [[maybe_unused]] const at::Tensor& b) {
 #if defined(__x86_64__)
-  static const bool intel = __builtin_cpu_is("intel") != 0 && at::hasMKL();
-  static const bool zen_3_or_4 = __builtin_cpu_is("amdfam19h") != 0 && at::hasMKL();
+  if (!at::hasMKL()) return false;
   const bool transposed = a.stride(1) != 1 && b.stride(1) != 1;
-  return intel || (zen_3_or_4 && transposed);
+  return __builtin_cpu_is("intel") || (__builtin_cpu_is("amdfam19h") && transposed);
 #else
   return false;
 #endif
