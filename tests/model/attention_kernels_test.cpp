@@ -25,7 +25,8 @@ std::vector<at::Tensor> run(const AttentionKernels<T>& attention, int64_t length
   const T* rows = qkv.const_data_ptr<T>();
   const kernels::AttentionHead<T> head{rows, rows + d, rows + 2 * d, 3 * d, length, d};
   const int64_t blocks = kernels::attention_blocks(length);
-  const at::Tensor scratch = at::empty({kernels::attention_scratch(d)}, at::kFloat);
+  // What is not computed, behind the diagonal, must not be used either.
+  const at::Tensor scratch = at::full({kernels::attention_scratch(d)}, NAN, at::kFloat);
 
   at::Tensor out = at::empty({length, d}, dtype), log_sum_exp = at::empty({length}, at::kFloat);
   for (int64_t block = 0; block < blocks; ++block)
