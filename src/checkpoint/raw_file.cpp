@@ -49,9 +49,11 @@ void RequestedFailure::check_write(const std::string& path) const {
 
 RawFile::RawFile(std::string path, Mode mode, const RequestedFailure& requested)
     : path_(std::move(path)), requested_(requested) {
+  requested_.check("open", path_);
   const int create = mode == Mode::create ? O_CREAT | O_EXCL : 0;
   descriptor_ = ::open(path_.c_str(), O_RDWR | O_CLOEXEC | create, 0666);
-  ARCHON_ENSURE(descriptor_ >= 0, "cannot open {}: {}", path_, std::strerror(errno));
+  ARCHON_ENSURE(descriptor_ >= 0, "cannot open {}: {}{}", path_, std::strerror(errno),
+                errno == ENOENT ? " (do all hosts share this folder?)" : "");
 }
 
 RawFile::~RawFile() {

@@ -10,9 +10,9 @@
 namespace archon {
 
 /// A failure that a test asks for through the environment, ARCHON_FAIL_CHECKPOINT=KIND[:RANK[:NTH]]
-/// (rank 0 and the first save if not said), to see what a checkpoint does about it: "space" and
-/// "write" when bytes are written, "sync" when they are synced, "rename" when the checkpoint is
-/// named.
+/// (rank 0 and the first save if not said), to see what a checkpoint does about it: "open" when a
+/// file is opened, "space" and "write" when bytes are written, "sync" when they are synced, "rename"
+/// when the checkpoint is named.
 class RequestedFailure {
  public:
   explicit RequestedFailure(int rank);

@@ -98,6 +98,9 @@ std::string write_single_file(const std::string& path, const CheckpointIndex& in
       write_frame(path, image, requested);
     });
   if (!agree_on_failure(world, failure).empty()) return failure;
+  // Found out before MPI-IO, inside which the others would wait for a rank that cannot open the file.
+  failure = attempt([&] { RawFile(path, RawFile::Mode::update, requested); });
+  if (!agree_on_failure(world, failure).empty()) return failure;
   failure = write_pieces(path, all_paths(index, world), pieces, world);
   if (failure.empty()) failure = attempt([&] { requested.check_write(path); });
   // What another host wrote may be seen only once it is on the disk; the rest goes there while it

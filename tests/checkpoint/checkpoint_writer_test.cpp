@@ -296,12 +296,14 @@ BOOST_AUTO_TEST_CASE(options_that_do_not_go_together_are_refused) {
 BOOST_AUTO_TEST_CASE(failures_are_told_and_leave_what_was_there) {
   const int last = ranks() - 1;
   const CheckpointOptions plain, async{.async = true};
+  failing_case(plain, "open", last, "Input/output error");
   failing_case(plain, "space", last, "No space left on device");
   failing_case(plain, "write", 0, "Input/output error");
   failing_case(plain, "sync", last, "Input/output error");
   failing_case(plain, "rename", 0, "Input/output error");
   failing_case(async, "space", last, "No space left on device");
   failing_case(async, "sync", 0, "Input/output error");
+  failing_case({.layout = CheckpointLayout::single}, "open", last, "Input/output error");
   failing_case({.layout = CheckpointLayout::single}, "space", 0, "No space left on device");
   failing_case({.layout = CheckpointLayout::single}, "write", last, "Input/output error");
   failing_case({.compression = 1}, "write", last, "Input/output error");

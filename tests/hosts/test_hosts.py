@@ -3,6 +3,7 @@ tests/hosts/run.sh gives it a network of its own."""
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -95,6 +96,20 @@ class Hosts(unittest.TestCase):
         self.assertNotEqual(job.returncode, 0, text)
         self.assertIn("a collective waited longer than --collective-timeout 5 s", text)
         self.assertIn("their hosts must reach each other", text)
+
+    def test_a_folder_that_the_hosts_do_not_share_is_told(self):
+        output = self.folder / "run"
+        hidden = ["unshare", "--mount", "sh", "-c",
+                  f'test "$(hostname)" = host1 || mount -t tmpfs none {output}; exec "$@"', "sh"]
+        for layout in ("shards", "single"):
+            with self.subTest(layout):
+                output.mkdir()
+                job = self.start([*self.hosts.launch(), *hidden, *self.train("run", 5),
+                                  "--checkpoint-layout", layout])
+                text = self.finish(job)
+                self.assertEqual(job.returncode, 3, text)
+                self.assertRegex(text, r"rank 1: cannot open .*\(do all hosts share this folder\?\)")
+                shutil.rmtree(output)
 
     def start_and_lose_link(self, timeout):
         job = self.start([*self.hosts.launch(), *self.train("run", 10**6, timeout)])

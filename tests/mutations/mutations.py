@@ -452,6 +452,27 @@ MUTATIONS = [
         ("ops.1",),
     ),
     Mutation(
+        "attention's diagonal: scores of too many queries skipped",
+        "src/model/attention_tiles.inc",
+        "column + kColumns * kWidth <= r)",
+        "column <= r)",
+        ("attention_kernels.1",),
+    ),
+    Mutation(
+        "attention's diagonal: a sum over keys ends before the query's own",
+        "src/model/attention_tiles.inc",
+        "(r + kRows) / kPerLane<T> : steps",
+        "r / kPerLane<T> : steps",
+        ("ops.1",),
+    ),
+    Mutation(
+        "attention's diagonal: a sum over queries begins behind the key's own",
+        "src/model/attention_tiles.inc",
+        "? r / kPerLane<T> : 0",
+        "? (r + kRows) / kPerLane<T> : 0",
+        ("ops.1",),
+    ),
+    Mutation(
         "key gradients of one query head only",
         "src/model/attention.cpp",
         "key_value.stride(1), group, d);",
