@@ -98,7 +98,7 @@ std::string write_single_file(const std::string& path, const CheckpointIndex& in
       write_frame(path, image, requested);
     });
   if (!agree_on_failure(world, failure).empty()) return failure;
-  // Found out before MPI-IO, inside which the others would wait for a rank that cannot open the file.
+  // Before MPI-IO, inside which the others would wait for a rank that cannot open the file.
   failure = attempt([&] { RawFile(path, RawFile::Mode::update, requested); });
   if (!agree_on_failure(world, failure).empty()) return failure;
   failure = write_pieces(path, all_paths(index, world), pieces, world);
