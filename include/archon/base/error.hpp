@@ -48,9 +48,10 @@ class RuntimeFailure : public Error {
       ::archon::throw_runtime_failure(::fmt::format(__VA_ARGS__)); \
   } while (false)
 
-/// Check of a caller's contract inside hot code; compiled only into debug builds.
+/// Check of a caller's contract inside hot code: done only in debug builds. Release builds compile
+/// the condition, unevaluated, so that it cannot go stale there.
 #ifdef NDEBUG
-#define ARCHON_EXPECT(condition) ((void)0)
+#define ARCHON_EXPECT(condition) ((void)sizeof(!(condition)))
 #else
 #define ARCHON_EXPECT(condition)                                                \
   do {                                                                          \
