@@ -9,10 +9,10 @@
 #include "archon/model/ops.hpp"
 #include "archon/parallel/dispatch.hpp"
 #include "archon/parallel/recompute.hpp"
+#include "archon/parallel/tasks.hpp"
 #include "attention_kernels.hpp"
 #include "device_attention.hpp"
 #include "kernels.hpp"
-#include "tasks.hpp"
 
 namespace archon {
 namespace {

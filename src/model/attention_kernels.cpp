@@ -7,12 +7,11 @@
 #include <type_traits>
 #include <utility>
 
+#include "archon/base/amx.hpp"
+
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define ARCHON_X86_VARIANTS
-#include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 namespace archon::kernels {
@@ -68,17 +67,6 @@ namespace amx_bf16 {
 #include "attention_cached.inc"
 }
 #pragma GCC pop_options
-
-/// Whether the processor has tiles, and Linux lets this process use them: their registers are
-/// large, and have to be asked for once (Linux' Documentation/arch/x86/xstate.rst).
-bool ask_for_tiles() {
-  constexpr unsigned kTileBfloat16 = 1U << 22, kTile = 1U << 24;  // of CPUID leaf 7
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  if ((d & kTileBfloat16) == 0 || (d & kTile) == 0) return false;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
 #endif
 
 }  // namespace
@@ -106,7 +94,7 @@ std::vector<AttentionKernels<T>> attention_variants() {
   const bool v4 = __builtin_cpu_supports("x86-64-v4");
   if (v4 && __builtin_cpu_supports("avx512bf16")) {
     if constexpr (std::is_same_v<T, c10::BFloat16>)
-      if (ask_for_tiles()) variants.push_back(ARCHON_VARIANT(amx_bf16));
+      if (amx::multiplies_bfloat16()) variants.push_back(ARCHON_VARIANT(amx_bf16));
     variants.push_back(ARCHON_VARIANT(avx512_bf16));
   }
   if (v4) variants.push_back(ARCHON_VARIANT(avx512));

@@ -8,8 +8,8 @@
 #include "archon/base/error.hpp"
 #include "archon/model/ops.hpp"
 #include "archon/parallel/dispatch.hpp"
+#include "archon/parallel/tasks.hpp"
 #include "attention_kernels.hpp"
-#include "tasks.hpp"
 
 namespace archon {
 namespace {

@@ -10,6 +10,8 @@
 #include <optional>
 #include <utility>
 
+#include "matmul_tiles.hpp"
+
 namespace archon {
 namespace {
 
@@ -86,6 +88,7 @@ at::Tensor matmul_nt(const at::Tensor& a, const at::Tensor& b) {
   if (a.size(0) == 0 || b.size(0) == 0) return at::empty({a.size(0), b.size(0)}, a.options());
   if (a.size(1) == 0) return at::zeros({a.size(0), b.size(0)}, a.options());
   if (!a.is_cpu()) return at::mm(a, b.t());
+  if (are_multiplied_in_tiles(a, b)) return multiply_in_tiles(a, b);
   const at::ScalarType type = a.scalar_type(), product = product_type(type);
   if (current != nullptr && in_onednn(product))
     return onednn_linear(a.to(product), current->packed(b)).to(type);

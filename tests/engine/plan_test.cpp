@@ -162,7 +162,9 @@ class ProductCounter {
  private:
   static std::unique_ptr<at::ObserverContext> count(const at::RecordFunction& function) {
     const std::string name = function.name();
-    if (name != "aten::mm" && name != "mkldnn::_linear_pointwise") return nullptr;
+    if (name != "aten::mm" && name != "mkldnn::_linear_pointwise" &&
+        name != "archon::multiply_in_tiles")
+      return nullptr;
     const at::Tensor a = function.inputs()[0].toTensor(), b = function.inputs()[1].toTensor();
     flop_ += 2.0 * static_cast<double>(a.numel() * (b.numel() / a.size(1)));
     return nullptr;

@@ -1,6 +1,9 @@
 #include "archon/parallel/linear.hpp"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+
+#include <cmath>
 
 #include "archon/parallel/matmul.hpp"
 #include "support/tensors.hpp"
@@ -64,6 +67,28 @@ BOOST_AUTO_TEST_CASE(matmul_takes_any_strides) {
     ARCHON_CHECK_NEAR(archon::matmul_nt(left.t().contiguous().t(), right.t()), a.matmul(b), bound);
     ARCHON_CHECK_NEAR(archon::matmul_nt(left.narrow(1, 1, 2), right.narrow(0, 1, 2).t()),
                       a.narrow(1, 1, 2).matmul(b.narrow(0, 1, 2)), bound);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(weight_gradients_of_any_size) {
+  struct Size {
+    int64_t out, in, tokens;
+  };
+  // One panel, block or depth of matmul_tiles.cpp, less, and more.
+  for (const Size& size : {Size{1, 1, 1}, {32, 32, 32}, {33, 31, 63}, {20, 70, 2048}, {600, 33, 65},
+                           {290, 40, 4099}}) {
+    // Numbers in between that belong to neither operand.
+    const auto operand = [&](int64_t columns, int64_t seed) {
+      const at::Tensor whole = at::full({size.tokens, columns + 3}, NAN, at::kBFloat16);
+      whole.narrow(1, 2, columns).copy_(noise({size.tokens, columns}, seed));
+      return whole.narrow(1, 2, columns);
+    };
+    const at::Tensor grad = operand(size.out, 1), x = operand(size.in, 2);
+    const at::Tensor product = archon::matmul_nt(grad.t(), x.t());
+    BOOST_TEST_CONTEXT(size.out << " x " << size.in << ", " << size.tokens << " tokens") {
+      BOOST_TEST(product.is_contiguous());
+      ARCHON_CHECK_NEAR(product, grad.to(at::kDouble).t().matmul(x.to(at::kDouble)), 1e-2);
+    }
   }
 }
 

@@ -12,7 +12,8 @@ namespace archon {
 ///
 /// float32 goes to oneDNN or to MKL, whichever multiplies such operands faster on this processor
 /// (docs/performance.md); bfloat16 goes to at::mm, which is oneDNN already, or to float32 and back
-/// on processors without AVX-512, where it is not.
+/// on processors without AVX-512, where it is not; but a weight's gradient is Archon's own product
+/// where the processor has tiles for it.
 at::Tensor matmul_nt(const at::Tensor& a, const at::Tensor& b);
 
 /// Copies of right operands that come again and again (a model's weights while it generates), in
