@@ -473,6 +473,27 @@ MUTATIONS = [
         ("ops.1",),
     ),
     Mutation(
+        "a weight's gradient in tiles (AMX): only the last part of a long sum",
+        "src/parallel/matmul_tiles.cpp",
+        "b, steps, depth > 0,",
+        "b, steps, false,",
+        ("parallel.1",),
+    ),
+    Mutation(
+        "a weight's gradient in tiles (AMX): columns stay interleaved",
+        "src/parallel/matmul_tiles.cpp",
+        "_mm512_permutexvar_epi16(order, row));",
+        "row);",
+        ("parallel.1",),
+    ),
+    Mutation(
+        "attention finds rows of keys at twice their distance (bfloat16 pairs)",
+        "src/model/attention_tiles.inc",
+        "(x), stride / kPerLane<T>, 1};",
+        "(x), stride, 1};",
+        ("attention_kernels.1",),
+    ),
+    Mutation(
         "key gradients of one query head only",
         "src/model/attention.cpp",
         "key_value.stride(1), group, d);",
