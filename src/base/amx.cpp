@@ -1,17 +1,14 @@
 #include "archon/base/amx.hpp"
 
-#if ARCHON_AMX
+#if ARCHON_X86_TARGETS
 #include <cpuid.h>
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#include <cstdint>
 #endif
 
 namespace archon::amx {
 
-#if ARCHON_AMX
+#if ARCHON_X86_TARGETS
 namespace {
 
 /// Tiles' registers are large, so Linux has to be asked for them, once for all threads (its
@@ -51,8 +48,6 @@ TileScope::TileScope() { configure(); }
 TileScope::~TileScope() { release(); }
 #else
 bool multiplies_bfloat16() { return false; }
-TileScope::TileScope() = default;
-TileScope::~TileScope() = default;
 #endif
 
 }  // namespace archon::amx

@@ -9,11 +9,6 @@
 
 #include "archon/base/amx.hpp"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define ARCHON_X86_VARIANTS
-#include <immintrin.h>
-#endif
-
 namespace archon::kernels {
 namespace {
 
@@ -27,7 +22,7 @@ namespace portable {
 #include "attention_cached.inc"
 }
 
-#ifdef ARCHON_X86_VARIANTS
+#if ARCHON_X86_TARGETS
 #undef ARCHON_VECTOR_FLOATS
 #define ARCHON_VECTOR_FLOATS 8
 #pragma GCC push_options
@@ -90,7 +85,7 @@ int64_t cached_attention_scratch(int64_t head_dim, int64_t length) {
 template <class T>
 std::vector<AttentionKernels<T>> attention_variants() {
   std::vector<AttentionKernels<T>> variants;
-#ifdef ARCHON_X86_VARIANTS
+#if ARCHON_X86_TARGETS
   const bool v4 = __builtin_cpu_supports("x86-64-v4");
   if (v4 && __builtin_cpu_supports("avx512bf16")) {
     if constexpr (std::is_same_v<T, c10::BFloat16>)

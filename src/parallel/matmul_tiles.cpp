@@ -12,13 +12,9 @@
 #include "archon/base/amx.hpp"
 #include "archon/parallel/tasks.hpp"
 
-#if ARCHON_AMX
-#include <immintrin.h>
-#endif
-
 namespace archon {
 
-#if ARCHON_AMX
+#if ARCHON_X86_TARGETS
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4,avx512bf16,amx-tile,amx-bf16")
 namespace {
@@ -94,44 +90,13 @@ void pack_right(Number* out, const Operand& x) {
     }
 }
 
-/// sums [32, 32] = (or +=) panel a times panel b; their columns lie as in b. Meanwhile `lines` cache
-/// lines of `ahead` a step move into the second-level cache.
-inline void multiply_panels(float* sums, const Number* a, const Number* b, int64_t steps, bool add,
-                            const Number* ahead, int64_t lines) {
-  constexpr int64_t kStride = kPanel * sizeof(float), kTileStride = kTileRow * sizeof(Number);
-  float* const below = sums + 16 * kPanel;
-  amx::order_memory();
-  if (add) {
-    _tile_loadd(0, sums, kStride);
-    _tile_loadd(1, sums + 16, kStride);
-    _tile_loadd(2, below, kStride);
-    _tile_loadd(3, below + 16, kStride);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  for (int64_t step = 0; step < steps; ++step, a += kStepNumbers, b += kStepNumbers) {
-    for (int64_t i = 0; i < lines; ++i, ahead += 32)
-      _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
-    _tile_loadd(4, a, kTileStride);
-    _tile_loadd(6, b, kTileStride);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, b + kTile, kTileStride);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a + kTile, kTileStride);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-  _tile_stored(0, sums, kStride);
-  _tile_stored(1, sums + 16, kStride);
-  _tile_stored(2, below, kStride);
-  _tile_stored(3, below + 16, kStride);
-  amx::order_memory();
+/// A packed panel's tiles.
+amx::Tiles tiles_of(const Number* panel) {
+  return {panel, kTileRow * sizeof(Number), kTile * sizeof(Number), kStepNumbers * sizeof(Number)};
 }
 
-/// Rounds sums [32, 32] and puts their columns in order, as far as out [rows, columns] goes.
+/// Rounds sums [32, 32], whose columns lie as in the right panel, and puts them in order, as far as
+/// out [rows, columns] goes.
 void store_rounded(Number* out, int64_t stride, const float* sums, int64_t rows, int64_t columns) {
   alignas(64) uint16_t place[kPanel];
   for (int64_t i = 0; i < 16; ++i) place[low_column(i)] = i, place[low_column(i) + 4] = 16 + i;
@@ -177,8 +142,14 @@ void multiply_block(Number* out, const Operand& a, const Number* right, int64_t 
       for (int64_t q = 0; q < row_panels; ++q) {
         float* const sums =
             scratch + (blocks.at_once ? 0 : (p * row_panels + q) * kPanel * kPanel);
-        multiply_panels(sums, left + q * left_panel, b, steps, depth > 0,
-                        next + q * left_panel / row_panels, kPanel / row_panels);
+        // Meanwhile the next panel moves into the second-level cache.
+        const Number* ahead = next + q * left_panel / row_panels;
+        const auto prefetch = [&ahead, lines = kPanel / row_panels] {
+          for (int64_t i = 0; i < lines; ++i, ahead += 32)
+            _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
+        };
+        amx::multiply<2>(sums, kPanel * sizeof(float), tiles_of(left + q * left_panel),
+                         tiles_of(b), steps, depth > 0, prefetch);
         if (depth + kDepth >= k)
           store_rounded(out + (first + q * kPanel) * n + p * kPanel, n, sums, rows - q * kPanel,
                         n - p * kPanel);

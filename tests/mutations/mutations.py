@@ -475,8 +475,8 @@ MUTATIONS = [
     Mutation(
         "a weight's gradient in tiles (AMX): only the last part of a long sum",
         "src/parallel/matmul_tiles.cpp",
-        "b, steps, depth > 0,",
-        "b, steps, false,",
+        "steps, depth > 0,",
+        "steps, false,",
         ("parallel.1",),
     ),
     Mutation(
