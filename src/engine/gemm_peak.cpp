@@ -8,6 +8,9 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <tuple>
+#include <type_traits>
 
 #include "archon/parallel/device_copy.hpp"
 #include "archon/parallel/matmul.hpp"
@@ -17,6 +20,9 @@ namespace {
 
 // What else happens on the machine slows some of them, and makes none faster.
 constexpr int kRounds = 3;
+// Products that a run can spare the time for.
+constexpr int64_t kRunSize = 768, kRunGpuSize = 8192;
+constexpr double kRunSeconds = 0.03;
 
 template <class Body>
 double seconds_of(Body body) {
@@ -61,6 +67,15 @@ double GemmPeak::measure(const Communicator& world, double seconds) const {
   at::Tensor c = at::empty_like(a_);
   const double mm = rate(world, seconds, [&] { at::mm_out(c, a_, b_.t()); });
   return std::max(mm, rate(world, seconds, [&] { matmul_nt(a_, b_); }));
+}
+
+double gemm_peak(const Mesh& mesh, at::ScalarType dtype) {
+  const at::Device device = mesh.device();
+  const std::tuple kind(dtype, device.type(), mesh.world().size());
+  static std::map<std::remove_const_t<decltype(kind)>, double> measured;
+  if (const auto known = measured.find(kind); known != measured.end()) return known->second;
+  const GemmPeak peak(dtype, device.is_cuda() ? kRunGpuSize : kRunSize, device);
+  return measured[kind] = peak.measure(mesh.world(), kRunSeconds);
 }
 
 }  // namespace archon

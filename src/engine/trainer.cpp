@@ -26,10 +26,6 @@
 namespace archon {
 namespace {
 
-// What the peak is measured with: large enough to come near it, over in a tenth of a second.
-constexpr int64_t kPeakSize = 768, kGpuPeakSize = 8192;
-constexpr double kPeakSeconds = 0.03;
-
 // How often a run that waits for data looks for it, and listens to signals.
 constexpr auto kLookForData = std::chrono::milliseconds(200);
 
@@ -72,9 +68,7 @@ class Trainer {
         optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)),
         meter_(mesh),
         memory_at_start_(memory_at_start),
-        gemm_peak_(GemmPeak(options.run.dtype, mesh.device().is_cuda() ? kGpuPeakSize : kPeakSize,
-                            mesh.device())
-                       .measure(mesh.world(), kPeakSeconds)) {
+        gemm_peak_(gemm_peak(mesh, options.run.dtype)) {
     if (mesh.gpu() != nullptr) mesh.gpu()->forget_peak_memory();  // that of the products just measured
     if (!options_.eval_data.empty())
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "archon/comm/communicator.hpp"
+#include "archon/mesh/mesh.hpp"
 
 namespace archon {
 
@@ -22,5 +23,9 @@ class GemmPeak {
   double rate(const Communicator& world, double seconds, Product product) const;
   at::Tensor a_, b_;
 };
+
+/// GFLOP/s over all ranks of the mesh, measured in some hundredths of a second where this process
+/// has not measured them before: its runs share the machine. Collective.
+double gemm_peak(const Mesh& mesh, at::ScalarType dtype);
 
 }  // namespace archon
