@@ -17,7 +17,7 @@ namespace archon::test {
 namespace {
 
 // Long enough for a host that does not wait to be caught.
-constexpr auto kDelay = std::chrono::microseconds(500);
+constexpr auto kDelay = std::chrono::microseconds(200);
 constexpr auto kPause = std::chrono::milliseconds(1);
 // NCCL takes calls in behind the caller's back; so many looks at the state find it at work.
 constexpr int kLooksInProgress = 2;
@@ -47,6 +47,11 @@ at::Tensor reduce_in_turn(const std::vector<at::Tensor>& parts, ReduceOp op) {
 struct HostGpu::Point {
   std::atomic<bool> reached{false};
   int64_t computed = 0;  ///< which record of the computing stream; 0 = of another stream
+
+  void reach() {
+    reached = true;
+    reached.notify_all();
+  }
 };
 
 struct HostGpu::StreamThread {
@@ -196,14 +201,14 @@ HostGpu::Event HostGpu::record(Stream stream) {
   fail_if_told("record");
   auto point = std::make_shared<Point>();
   if (stream == current_stream()) {
-    point->reached = true;
+    point->reach();
     point->computed = ++computed_;
     return point;
   }
   StreamThread& thread = thread_of(stream);
   thread.recorded_at = computed_;
   // What is kept may go once the stream has come here.
-  put(stream, "record", [point, kept = std::exchange(thread.kept, {})] { point->reached = true; });
+  put(stream, "record", [point, kept = std::exchange(thread.kept, {})] { point->reach(); });
   return point;
 }
 
@@ -211,13 +216,11 @@ void HostGpu::wait(Stream stream, const Event& event) {
   fail_if_told("wait");
   const auto point = std::static_pointer_cast<Point>(event);
   if (stream == current_stream()) {
-    while (!point->reached) std::this_thread::sleep_for(kPause / 10);
+    point->reached.wait(false);
     return;
   }
   thread_of(stream).waits_for = std::max(thread_of(stream).waits_for, point->computed);
-  put(stream, "wait", [point] {
-    while (!point->reached) std::this_thread::sleep_for(kPause / 10);
-  });
+  put(stream, "wait", [point] { point->reached.wait(false); });
 }
 
 bool HostGpu::reached(const Event& event) {
@@ -227,7 +230,7 @@ bool HostGpu::reached(const Event& event) {
 void HostGpu::run_on(Stream stream, const std::function<void()>& launch) {
   // Late enough for those to be seen who do not wait for it.
   put(stream, "a tensor operation", [launch] {
-    std::this_thread::sleep_for(kPause);
+    std::this_thread::sleep_for(kDelay);
     launch();
   });
 }

@@ -29,10 +29,12 @@ struct ProcessResult {
 };
 
 /// The environment of this test without what a launcher put there (the test itself runs under
-/// mpiexec) and without Archon's own variables; `extra` is added.
+/// mpiexec) and without Archon's own variables, but with what CTest sets for launchers; `extra` is
+/// added.
 inline std::vector<std::string> child_environment(const std::map<std::string, std::string>& extra) {
   const auto dropped = [](const std::string& entry) {
-    if (entry.rfind("OMPI_ALLOW_", 0) == 0) return false;
+    for (const char* prefix : {"OMPI_ALLOW_", "OMPI_MCA_hwloc_base_binding_policy="})
+      if (entry.rfind(prefix, 0) == 0) return false;
     for (const char* prefix : {"OMPI_", "PMIX_", "PMI_", "ORTE_", "PRTE_", "SLURM_", "ARCHON_"})
       if (entry.rfind(prefix, 0) == 0) return true;
     return false;
