@@ -26,6 +26,8 @@ endif()
 add_library(archon_settings INTERFACE)
 target_compile_options(archon_settings INTERFACE
   $<$<COMPILE_LANGUAGE:C,CXX>:-Wall -Wextra $<$<BOOL:${ARCHON_WERROR}>:-Werror>>)
+# LibTorch's headers include the operators that they need, not all there are.
+target_compile_definitions(archon_settings INTERFACE AT_PER_OPERATOR_HEADERS)
 if(ARCHON_CUDA)
   # Data centre GPUs of three generations: A100, H100, B200.
   set(CMAKE_CUDA_ARCHITECTURES 80;90;100 CACHE STRING "Compute capabilities of the CUDA kernels")

@@ -26,6 +26,7 @@ endfunction()
 function(archon_add_test_program name)
   add_executable(test_${name} ${ARGN})
   target_link_libraries(test_${name} PRIVATE archon_settings archon_test_support)
+  target_compile_options(test_${name} PRIVATE $<$<CONFIG:Release>:-O1>)  # compiled more than run
   set_target_properties(test_${name} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bin)
 endfunction()

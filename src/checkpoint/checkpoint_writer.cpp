@@ -15,6 +15,7 @@
 #include "archon/base/error.hpp"
 #include "archon/checkpoint/checkpoint_folder.hpp"
 #include "archon/comm/watchdog.hpp"
+#include "archon/io/json.hpp"
 #include "index_file.hpp"
 #include "manifest.hpp"
 #include "owned_pieces.hpp"

@@ -3,6 +3,7 @@
 #include "agreement.hpp"
 #include "archon/base/checksum.hpp"
 #include "archon/base/error.hpp"
+#include "archon/io/json.hpp"
 #include "shard_file.hpp"
 
 namespace archon {

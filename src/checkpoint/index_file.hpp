@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "archon/io/hdf5_layout.hpp"
-#include "archon/io/json.hpp"
 #include "owned_pieces.hpp"
 
 namespace archon {

@@ -11,6 +11,7 @@
 #include "archon/base/error.hpp"
 #include "archon/base/version.hpp"
 #include "archon/io/files.hpp"
+#include "archon/io/json.hpp"
 
 namespace archon {
 namespace {

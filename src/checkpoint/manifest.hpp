@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "archon/io/json.hpp"
+#include "archon/io/json_fwd.hpp"
 #include "archon/parallel/partition.hpp"
 
 namespace archon {

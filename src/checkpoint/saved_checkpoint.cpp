@@ -7,6 +7,7 @@
 
 #include "archon/base/checksum.hpp"
 #include "archon/base/error.hpp"
+#include "archon/io/json.hpp"
 #include "saved_boxes.hpp"
 
 namespace archon {

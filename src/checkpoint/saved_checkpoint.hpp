@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "archon/io/json.hpp"
+#include "archon/io/json_fwd.hpp"
 #include "block_copy.hpp"
 #include "block_file.hpp"
 #include "owned_pieces.hpp"

@@ -6,6 +6,7 @@
 #include "agreement.hpp"
 #include "archon/io/files.hpp"
 #include "archon/io/hdf5_collective.hpp"
+#include "archon/io/json.hpp"
 #include "archon/mesh/topology.hpp"
 #include "shard_file.hpp"
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iostream>
 
+#include "archon/io/json.hpp"
 #include "table.hpp"
 
 namespace archon::cli {

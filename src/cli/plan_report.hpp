@@ -4,7 +4,7 @@
 #include <string>
 
 #include "archon/engine/plan.hpp"
-#include "archon/io/json.hpp"
+#include "archon/io/json_fwd.hpp"
 
 /// What `archon plan` says of meshes: tables on standard output, or JSON.
 namespace archon::cli {

@@ -6,6 +6,7 @@
 #include "archon/base/log.hpp"
 #include "archon/base/save_signal.hpp"
 #include "archon/checkpoint/checkpoint_folder.hpp"
+#include "archon/io/json.hpp"
 
 namespace archon {
 namespace {

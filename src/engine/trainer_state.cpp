@@ -9,6 +9,7 @@
 
 #include "archon/base/log.hpp"
 #include "archon/base/version.hpp"
+#include "archon/io/json.hpp"
 
 namespace archon {
 namespace {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "archon/base/error.hpp"
+#include "archon/io/json.hpp"
 
 namespace archon {
 namespace {
@@ -204,8 +205,8 @@ double non_negative(const HfConfig& hf, const std::string& key, double missing) 
 }  // namespace
 
 HfConfig::HfConfig(Json json, std::string source)
-    : json_(std::move(json)), source_(std::move(source)) {
-  ARCHON_VALIDATE(json_.is_object(),
+    : json_(std::make_shared<const Json>(std::move(json))), source_(std::move(source)) {
+  ARCHON_VALIDATE(json_->is_object(),
                   "{} holds no JSON object, but a HuggingFace config is one; is it the right file?",
                   source_);
 }
@@ -226,7 +227,7 @@ std::string HfConfig::model_type() const {
 }
 
 std::string HfConfig::architecture() const {
-  const Json* names = find(json_, "architectures");
+  const Json* names = find(*json_, "architectures");
   if (names == nullptr) return "";
   if (!names->is_array()) {
     throw_wrong_type(*this, "architectures", *names, "a list of strings");
@@ -235,37 +236,37 @@ std::string HfConfig::architecture() const {
 }
 
 int64_t HfConfig::integer(const std::string& key) const {
-  const Json* value = find(json_, key);
+  const Json* value = find(*json_, key);
   ARCHON_VALIDATE(value != nullptr, "{} has no \"{}\", which the model needs; add it", source_,
                   key);
   return integer_of(*this, key, *value);
 }
 
 int64_t HfConfig::integer(const std::string& key, int64_t missing) const {
-  const Json* value = find(json_, key);
+  const Json* value = find(*json_, key);
   return value == nullptr ? missing : integer_of(*this, key, *value);
 }
 
 double HfConfig::number(const std::string& key, double missing) const {
-  const Json* value = find(json_, key);
+  const Json* value = find(*json_, key);
   return value == nullptr ? missing : number_of(*this, key, *value);
 }
 
 bool HfConfig::boolean(const std::string& key, bool missing) const {
-  const Json* value = find(json_, key);
+  const Json* value = find(*json_, key);
   if (value == nullptr) return missing;
   if (!value->is_boolean()) throw_wrong_type(*this, key, *value, "true or false");
   return value->get<bool>();
 }
 
 std::string HfConfig::text(const std::string& key, const std::string& missing) const {
-  const Json* value = find(json_, key);
+  const Json* value = find(*json_, key);
   return value == nullptr ? missing : text_of(*this, key, *value);
 }
 
 void HfConfig::refuse(const std::string& key, const std::string& why) const {
   // A dot leads into an object: "rope_parameters.rope_type".
-  const Json* value = &json_;
+  const Json* value = json_.get();
   for (std::size_t begin = 0; value != nullptr && begin <= key.size();) {
     const std::size_t end = std::min(key.find('.', begin), key.size());
     value = value->is_object() ? find(*value, key.substr(begin, end - begin)) : nullptr;

@@ -6,6 +6,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/io/files.hpp"
+#include "archon/io/json.hpp"
 #include "archon/model/state_dict.hpp"
 
 namespace archon {

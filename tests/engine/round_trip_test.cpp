@@ -1,11 +1,13 @@
 // HuggingFace folder -> Archon -> HuggingFace folder: every tensor, bit by bit, for every model
 // type that the plugins of this build register.
-#include <ATen/Functions.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/randn.h>
 
 #include <boost/test/unit_test.hpp>
 #include <regex>
 
 #include "archon/engine/loaded_model.hpp"
+#include "archon/io/json.hpp"
 #include "support/model_cases.hpp"
 #include "support/mpi_main.hpp"
 #include "support/shared_folder.hpp"

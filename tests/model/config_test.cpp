@@ -1,5 +1,6 @@
 #include "archon/model/config.hpp"
 
+#include "archon/io/json.hpp"
 #include "model/support.hpp"
 
 namespace {

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "archon/io/json.hpp"
 #include "archon/model/plugin.hpp"
 #include "archon/model/registry.hpp"
 #include "model/support.hpp"

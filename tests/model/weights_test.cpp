@@ -5,6 +5,7 @@
 
 #include <map>
 
+#include "archon/io/json.hpp"
 #include "archon/mesh/mesh.hpp"
 #include "archon/model/state_dict.hpp"
 #include "model/fake_model.hpp"

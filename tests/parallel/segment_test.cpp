@@ -2,7 +2,9 @@
 #include "archon/parallel/segment.hpp"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/rand.h>
 #include <ATen/ops/rand_like.h>
 
 #include "support/mpi_main.hpp"

@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "archon/io/json.hpp"
+#include "archon/io/json_fwd.hpp"
 #include "archon/mesh/mesh.hpp"
 #include "archon/model/state_dict.hpp"
 #include "archon/optim/optimizer.hpp"

@@ -2,7 +2,7 @@
 
 #include "archon/engine/options.hpp"
 #include "archon/engine/training_data.hpp"
-#include "archon/io/json.hpp"
+#include "archon/io/json_fwd.hpp"
 #include "archon/mesh/mesh.hpp"
 
 namespace archon {

@@ -4,9 +4,9 @@
 #include <string>
 #include <string_view>
 
-namespace archon {
+#include "archon/io/json_fwd.hpp"
 
-using Json = nlohmann::ordered_json;
+namespace archon {
 
 /// Parses JSON; InputError with `source`, line and reason when it is not JSON, or when an object
 /// has the same key twice.

@@ -3,9 +3,10 @@
 #include <ATen/core/ScalarType.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
-#include "archon/io/json.hpp"
+#include "archon/io/json_fwd.hpp"
 
 namespace archon {
 
@@ -16,7 +17,7 @@ class HfConfig {
   HfConfig(Json json, std::string source);
   static HfConfig read(const std::string& folder_or_file);
 
-  const Json& json() const { return json_; }
+  const Json& json() const { return *json_; }
   const std::string& source() const { return source_; }
   std::string model_type() const;
   /// First entry of `architectures`, or "".
@@ -34,7 +35,7 @@ class HfConfig {
   [[noreturn]] void refuse(const std::string& key, const std::string& why) const;
 
  private:
-  Json json_;
+  std::shared_ptr<const Json> json_;
   std::string source_;
 };
 

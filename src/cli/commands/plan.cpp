@@ -7,6 +7,7 @@
 #include "archon/data/sampler.hpp"
 #include "archon/engine/loaded_model.hpp"
 #include "archon/engine/plan.hpp"
+#include "archon/io/json.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "command.hpp"
 #include "plan_report.hpp"
