@@ -61,8 +61,7 @@ bool Sharding::keeps_type(const Parameter& parameter) const {
 }
 
 void Sharding::begin_reduction(Work work) {
-  reduction_.wait();
-  reduction_ = std::move(work);
+  reduction_ = std::move(work);  // once the one before it is done
   if (!policy_.overlap) reduction_.wait();
 }
 

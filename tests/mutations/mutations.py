@@ -145,9 +145,9 @@ MUTATIONS = [
     ),
     Mutation(
         "reduce-scatter under way dropped for the next",
-        "src/parallel/parameter_unit.cpp",
-        "  reduction_.wait();\n  reduction_ = std::move(work);\n",
-        "  reduction_ = std::move(work);\n",
+        "src/comm/work.cpp",
+        "    wait();\n    finish_ = ",
+        "    finish_ = ",
         ("sharding.2", "golden.2"),
     ),
     Mutation(

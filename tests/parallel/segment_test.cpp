@@ -48,6 +48,7 @@ Result run(ShardMode mode, Recompute recompute, const Body& body) {
   const Segment segment{.unit = model.unit, .recompute = recompute};
   const at::Tensor y = run_segment(
       segment, x, [&](const at::Tensor& input) { return body(input, model.weight.value()); });
+  at::rand({1});  // what is drawn after the segment, before its backward
   y.square().sum().backward();
   model.sharding.finish_reduction();
   return {y.detach(), x.grad(), model.weight.grad()};

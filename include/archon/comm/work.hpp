@@ -5,7 +5,7 @@
 
 namespace archon {
 
-/// A started operation: `wait` finishes it. Move-only; a Work that is dropped is waited for.
+/// A started operation: `wait` finishes it. Move-only; dropped or replaced, it is waited for.
 class Work {
  public:
   Work() = default;
