@@ -134,12 +134,9 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
         at::empty({2, heads, padded_tokens(cu_seqlens), padded}, at::kFloat);
     dispatch(qkv, [&]<class T>(T*) {
       for_tasks(make_tasks(cu_seqlens, heads, false), d, [&](const Task& task, float* scratch) {
-        const int64_t rows = (task.block + 1) * kAttentionBlock;
         float* key_grad = key_value.data_ptr<float>() + task.head * key_value.stride(1) +
                           task.padded_begin * padded;
         float* value_grad = key_grad + key_value.stride(0);
-        std::fill_n(key_grad, rows * padded, 0.0F);
-        std::fill_n(value_grad, rows * padded, 0.0F);
         const int64_t first = task.begin * stride + task.head * d;
         kernels::attention_kernels<T>().backward(
             head_of<T>(qkv, task, heads, kv_heads),

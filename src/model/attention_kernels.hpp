@@ -39,8 +39,8 @@ struct AttentionGradients {
   int64_t out_stride;
   const float* log_sum_exp;
   T* query_grad;  ///< row t at t · the head's stride
-  /// Added to; [attention_blocks · kAttentionBlock, attention_padded_dim], rows and columns beyond
-  /// length and head_dim are padding.
+  /// [attention_blocks · kAttentionBlock, attention_padded_dim], rows and columns beyond length and
+  /// head_dim are padding.
   float *key_grad, *value_grad;
 };
 

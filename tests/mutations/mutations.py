@@ -503,16 +503,23 @@ MUTATIONS = [
     Mutation(
         "attention's backward does not mask later keys",
         "src/model/attention_tiles.inc",
-        "    if (diagonal) weight =",
-        "    if (false) weight =",
+        "      if (diagonal) mask_diagonal(scores);\n      gradient_tile",
+        "      gradient_tile",
         ("ops.1",),
     ),
     Mutation(
         "sums of earlier keys not scaled to the new maximum",
         "src/model/attention_tiles.inc",
-        "*= state.factor[q];",
-        "*= 1;",
+        "    scale_rows(sums, state.factor, sizes.padded);\n",
+        "",
         ("ops.1",),
+    ),
+    Mutation(
+        "attention in tiles (AMX): a quarter too much skipped on the diagonal",
+        "src/model/attention_tiles.inc",
+        "r / 2 + 16 : steps",
+        "r / 2 : steps",
+        ("attention_kernels.1",),
     ),
     # Losses
     Mutation(
