@@ -3,8 +3,10 @@
 #include "archon/model/ops.hpp"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
@@ -143,12 +145,21 @@ BOOST_AUTO_TEST_CASE(swiglu) {
 }
 
 BOOST_AUTO_TEST_CASE(swiglu_of_large_gates_does_not_overflow) {
-  const at::Tensor gate_up =
-      leaf(at::tensor({-300.0F, 300.0F, 2.0F, 2.0F}).view({1, 4}).to(device()));
-  const at::Tensor y = archon::swiglu(gate_up);
-  ARCHON_CHECK_NEAR(y.detach().cpu(), at::tensor({0.0, 600.0}).view({1, 2}), 1e-6);
-  y.sum().backward();
-  ARCHON_CHECK_NEAR(gate_up.grad().cpu(), at::tensor({0.0, 2.0, 0.0, 300.0}).view({1, 4}), 1e-6);
+  // Widths for scalar and for vector code.
+  for (const int64_t width : {1, 64})
+    for (const float gate : {-88.0F, -89.0F, -95.0F, -300.0F, -1e5F, 89.0F, 300.0F}) {
+      const at::Tensor gates = at::full({1, width}, gate), ups = at::full({1, width}, 2.0F);
+      const at::Tensor gate_up = leaf(at::cat({gates, ups}, 1).to(device()));
+      const at::Tensor y = archon::swiglu(gate_up);
+      const float open = gate < 0 ? 0 : gate, slope = gate < 0 ? 0 : 2;
+      const at::Tensor grad_want =
+          at::cat({at::full_like(gates, slope), at::full_like(ups, open)}, 1);
+      BOOST_TEST_CONTEXT("width " << width << ", gate " << gate) {
+        BOOST_TEST(at::allclose(y.detach().cpu(), at::full_like(ups, 2 * open), 1e-6, 1e-30));
+        y.sum().backward();
+        BOOST_TEST(at::allclose(gate_up.grad().cpu(), grad_want, 1e-6, 1e-30));
+      }
+    }
 }
 
 BOOST_AUTO_TEST_CASE(norm_and_rotary) {
