@@ -180,7 +180,7 @@ void check_length(const TrainOptions& train) {
                   "--lr-schedule falls towards the last step, and nobody knows how many steps the "
                   "folder {} gives; say so with --steps N",
                   train.run.data);
-  ARCHON_VALIDATE(!open_ended || train.eval_data.empty() || train.eval_every > 0,
+  ARCHON_VALIDATE(!folder || train.eval_data.empty() || train.eval_every > 0,
                   "--eval-data is looked at after the last step, and nobody knows how many steps "
                   "the folder {} gives; say when with --eval-every N",
                   train.run.data);

@@ -168,8 +168,10 @@ Sequence TokenDataset::read(int64_t sequence) const {
   return result;
 }
 
-void TokenDataset::check_all() const {
-  for (int64_t i = 0; i < size(); ++i) read(i);
+int64_t TokenDataset::check_all() const {
+  int64_t targets = 0;
+  for (int64_t i = 0; i < size(); ++i) targets += read(i).targets();
+  return targets;
 }
 
 void TokenDataset::check_tokens(const Sequence& sequence) const {

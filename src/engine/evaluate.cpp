@@ -6,6 +6,7 @@
 #include <cmath>
 #include <ostream>
 
+#include "archon/base/error.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/io/json.hpp"
 #include "archon/mesh/topology.hpp"
@@ -26,7 +27,7 @@ EvalResult evaluate(const LoadedModel& loaded, const Mesh& mesh, const Batcher& 
   result.targets = mesh.dp().all_reduce(targets);
   sum = mesh.shard_group().all_reduce(sum);
   size = mesh.dp().all_reduce(size);
-  if (size > 0) result.loss = sum / size;
+  if (result.targets > 0 && size > 0) result.loss = sum / size;
   return result;
 }
 
@@ -40,6 +41,10 @@ void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json
                         {.fields = objective.fields()});
   const auto start = std::chrono::steady_clock::now();
   const EvalResult result = evaluate(loaded, mesh, batcher, objective);
+  ARCHON_VALIDATE(result.targets > 0,
+                  "--data {} has no target token, so there is no loss of it: its /loss_mask is 0 "
+                  "everywhere, or every sequence is one token long",
+                  options.data);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (mesh.world().rank() != 0) return;

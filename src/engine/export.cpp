@@ -1,3 +1,5 @@
+#include <filesystem>
+
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/checkpoint/checkpoint_folder.hpp"
@@ -14,6 +16,11 @@ void run_export(const std::string& path, const std::string& output,
                   "{} is no checkpoint; name a run's output folder, or one of the step folders in "
                   "its checkpoints/",
                   path);
+  for (const char* name : {"manifest.json", "checkpoints", "metrics.jsonl"})
+    ARCHON_VALIDATE(!std::filesystem::exists(std::filesystem::path(output) / name),
+                    "--output {} is a checkpoint or a run's folder ({} is there), which the weights "
+                    "of a model would hide; choose another folder",
+                    output, name);
   const HfConfig hf = HfConfig::read(checkpoint->folder);
   const ModelSpec& spec = ModelRegistry::instance().find(hf.model_type());
   const auto model = spec.make_model(spec.parse_config(hf));

@@ -12,6 +12,7 @@
 #include "archon/engine/model_outputs.hpp"
 #include "archon/engine/objective.hpp"
 #include "archon/engine/run.hpp"
+#include "archon/io/files.hpp"
 #include "archon/io/new_hdf5_file.hpp"
 #include "archon/mesh/topology.hpp"
 #include "archon/parallel/collectives.hpp"
@@ -42,7 +43,10 @@ class ForwardRun {
     ARCHON_VALIDATE(critic || !options.values,
                     "this model has no score head, so no values; ask for logprobs, entropy, logits "
                     "or hidden");
-    check_on_rank_zero(mesh_.world(), [&] { file_.emplace(options.output, "archon.forward", 1); });
+    check_on_rank_zero(mesh_.world(), [&] {
+      validate_no_input("--output", options.output, {options.run.data});
+      file_.emplace(options.output, "archon.forward", 1);
+    });
   }
 
   void run() {

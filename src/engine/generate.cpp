@@ -11,6 +11,7 @@
 #include "archon/engine/generator.hpp"
 #include "archon/engine/loaded_model.hpp"
 #include "archon/engine/run.hpp"
+#include "archon/io/files.hpp"
 #include "archon/io/json.hpp"
 #include "archon/io/new_hdf5_file.hpp"
 
@@ -105,9 +106,7 @@ class GenerateRun {
                     "be sampled from it; give the actor",
                     options.run.model);
     check_on_rank_zero(mesh_.world(), [&] {
-      std::error_code ignored;
-      ARCHON_VALIDATE(!std::filesystem::equivalent(options.run.data, options.output, ignored),
-                      "--output {} is the file of prompts; choose another name", options.output);
+      validate_no_input("--output", options.output, {options.run.data});
       file_.emplace(options.output, "archon.rollouts", 1);
     });
   }

@@ -120,12 +120,23 @@ void Profile::before(int64_t step) {
 }
 
 void Profile::after(int64_t step) {
-  if (options_.file.empty() || step != last_step_) return;
-  trace::stop();
-  write();
+  if (options_.file.empty() || step < options_.first_step || step > last_step_) return;
+  traced_ = step;
+  if (step == last_step_) write();
 }
 
-void Profile::write() const {
+void Profile::finish() {
+  if (options_.file.empty() || written_) return;
+  if (traced_ > 0)
+    write();
+  else
+    log::warning("--profile-steps {}-{}: the run ended before, so {} is not written",
+                 options_.first_step, options_.last_step, options_.file);
+}
+
+void Profile::write() {
+  trace::stop();
+  written_ = true;
   RankTrace mine(mesh_, origin_);
   for (const TraceEvent& event : trace::take()) mine.add(event);
   const auto texts = gather_texts(mine.text(), mesh_.world());
@@ -133,7 +144,7 @@ void Profile::write() const {
   write_text_file(options_.file,
                   fmt::format("{{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n{}\n]}}\n",
                               fmt::join(texts, ",\n")));
-  log::info("wrote {}: steps {} to {}", options_.file, options_.first_step, last_step_);
+  log::info("wrote {}: steps {} to {}", options_.file, options_.first_step, traced_);
 }
 
 }  // namespace archon

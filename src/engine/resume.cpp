@@ -62,6 +62,10 @@ void check_place(const TrainOptions& options, const CheckpointEntry& first, cons
 }
 
 Entries find_candidates(const TrainOptions& options) {
+  ARCHON_VALIDATE(!fs::exists(options.output + "/config.json"),
+                  "--output {} is the folder of a model, which would hide the run's checkpoints; "
+                  "choose another folder",
+                  options.output);
   const bool lines = fs::exists(options.output + "/metrics.jsonl");
   const Entries own = checkpoints_in(options.output + "/checkpoints");
   const bool used = lines || !own.empty();

@@ -103,7 +103,8 @@ void accumulate_gradients(const TrainOptions& options, const Objective& objectiv
     loss += part.share;
     if (record_activations) recorder->activations(collector.take(), places.of(batch));
   }
-  result.loss = mesh.shard_group().all_reduce(loss);
+  loss = mesh.shard_group().all_reduce(loss);
+  result.loss = result.targets > 0 ? loss : 0;  // a pair's without targets is log 2
 }
 
 void record_before_step(const RecordOptions& options, const StepResult& result,

@@ -8,6 +8,7 @@
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
 #include "archon/comm/gpu_runtime.hpp"
+#include "archon/comm/rank_zero.hpp"
 #include "archon/engine/checkpointing.hpp"
 #include "archon/engine/evaluate.hpp"
 #include "archon/engine/gemm_peak.hpp"
@@ -21,6 +22,7 @@
 #include "archon/engine/train_step.hpp"
 #include "archon/engine/trainer_state.hpp"
 #include "archon/engine/weight_sync.hpp"
+#include "archon/io/files.hpp"
 #include "archon/mesh/topology.hpp"
 
 namespace archon {
@@ -70,9 +72,7 @@ class Trainer {
         memory_at_start_(memory_at_start),
         gemm_peak_(gemm_peak(mesh, options.run.dtype)) {
     if (mesh.gpu() != nullptr) mesh.gpu()->forget_peak_memory();  // that of the products just measured
-    if (!options_.eval_data.empty())
-      eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
-                            DataNeeds{.fields = objective_.fields(), .unit = objective_.unit()});
+    check_files();
     if (checkpoints.empty())
       begin();
     else
@@ -122,7 +122,8 @@ class Trainer {
             kExitTerminated);
       return false;
     }
-    if (recorder_) recorder_->finish();
+    profile.finish();
+    finish_record();
     report_memory();
     if (options_.save_hf) save();
     checkpoints.ensure_saved();
@@ -131,6 +132,27 @@ class Trainer {
   }
 
  private:
+  /// What would come up only after steps: a held-out set that cannot be read, or an output that
+  /// would destroy one that is.
+  void check_files() {
+    if (!options_.eval_data.empty())
+      eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
+                            DataNeeds{.fields = objective_.fields(), .unit = objective_.unit()});
+    check_on_rank_zero(mesh_.world(), [&] {
+      std::vector<std::string> read = {options_.run.data};
+      if (eval_batcher_) {
+        read.push_back(options_.eval_data);
+        ARCHON_VALIDATE(eval_batcher_->dataset().check_all() > 0,
+                        "--eval-data {} has no target token, so there is no loss of it: its "
+                        "/loss_mask is 0 everywhere, or every sequence is one token long",
+                        options_.eval_data);
+      }
+      if (!options_.record.file.empty()) validate_no_input("--record", options_.record.file, read);
+      if (!options_.profile.file.empty())
+        validate_no_input("--profile", options_.profile.file, read);
+    });
+  }
+
   /// How many steps there are is known at once but for a folder, which may grow.
   void fix_length() {
     if (!data_.is_folder() && options_.steps == 0)
@@ -158,6 +180,10 @@ class Trainer {
 
   void begin() {
     if (!data_.is_folder()) data_.ready_after(0);
+    ARCHON_VALIDATE(!data_.is_folder() || options_.data_wait > 0 || data_.has_more(),
+                    "--data {} is a folder without *.h5 files; make them, name another, or wait "
+                    "for them with --data-wait SECONDS",
+                    options_.run.data);
     fix_length();
     announce();
   }
@@ -244,7 +270,14 @@ class Trainer {
         train_step(options_, objective_, loaded_, mesh_, data_.batcher(), *optimizer_, sequences,
                    lr, record ? &*recorder_ : nullptr);
     meter_.end();
+    if (record && step == options_.record.last_step) finish_record();
     return result;
+  }
+
+  /// As soon as it is whole: whatever ends the run later leaves it.
+  void finish_record() {
+    if (recorder_) recorder_->finish();
+    recorder_.reset();
   }
 
   void write_metrics(int64_t step, const StepResult& result, const StepCost& cost, double lr,

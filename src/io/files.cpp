@@ -66,6 +66,16 @@ void validate_new_file(const std::string& path) {
                   std::strerror(errno));
 }
 
+void validate_no_input(const char* option, const std::string& output,
+                       const std::vector<std::string>& inputs) {
+  std::error_code ignored;
+  for (const std::string& input : inputs)
+    ARCHON_VALIDATE(!fs::equivalent(output, input, ignored) &&
+                        !fs::equivalent(parent_folder(output), input, ignored),
+                    "{} {} would be written into what is read, {}; choose another name", option,
+                    output, input);
+}
+
 void sync_path(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   ARCHON_ENSURE(descriptor >= 0, "cannot open {} to sync it: {}", path, std::strerror(errno));

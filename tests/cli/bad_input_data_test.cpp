@@ -1,5 +1,6 @@
 // Token datasets that are damaged, incomplete or do not fit the model.
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
@@ -45,6 +46,20 @@ BOOST_AUTO_TEST_CASE(datasets_that_are_missing_or_of_another_kind) {
   check_bad_input(1, inputs.eval(), {"/loss_mask", "[9]", "[10]"});
   inputs.write_data(ids, offsets({0, 10}), {{"/loss_mask", at::full({10}, 2, at::kByte)}});
   check_bad_input(1, inputs.eval(), {"/loss_mask[0] = 2"});
+}
+
+BOOST_AUTO_TEST_CASE(held_out_sets_are_refused_before_the_first_step) {
+  const Inputs inputs;
+  const std::string good = inputs.folder / "good.h5", held_out = inputs.data;
+  std::filesystem::copy(inputs.data, good);
+  const auto train = [&] { return inputs.train({"--data", good, "--eval-data", held_out}); };
+  const at::Tensor ids = at::ones({10}, at::kInt);
+  inputs.write_data(at::cat({ids, at::full({10}, 256, at::kInt)}), offsets({0, 10, 20}));
+  for (const int ranks : {1, 2}) check_bad_input(ranks, train(), {held_out, "/input_ids[10] = 256"});
+  inputs.write_data(ids, offsets({0, 10}), {{"/loss_mask", at::zeros({10}, at::kByte)}});
+  check_bad_input(2, train(), {held_out, "no target token"});
+  check_bad_input(2, inputs.eval(), {held_out, "no target token"});
+  BOOST_CHECK_EQUAL(read_bytes(inputs.output + "/metrics.jsonl"), "");
 }
 
 BOOST_AUTO_TEST_CASE(cu_seqlens_that_do_not_fit) {

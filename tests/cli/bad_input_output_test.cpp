@@ -47,6 +47,32 @@ BOOST_AUTO_TEST_CASE(output_files_that_cannot_be_written) {
   BOOST_CHECK(fs::is_character_file("/dev/full"));
 }
 
+BOOST_AUTO_TEST_CASE(outputs_that_are_inputs) {
+  const Inputs inputs;
+  const std::string before = read_bytes(inputs.data), held_out = inputs.folder / "held_out.h5",
+                    link = inputs.folder / "link.h5", files = inputs.folder / "files";
+  fs::copy(inputs.data, held_out);
+  fs::create_symlink(inputs.data, link);
+  fs::create_directory(files);
+  fs::copy(inputs.data, files + "/1.h5");
+  const std::string part = "would be written into what is read";
+  for (const std::string& output : {inputs.data, link}) {
+    check_bad_input(1, inputs.forward({"--output", output}), {"--output " + output, part});
+    check_bad_input(1, inputs.generate({"--output", output}), {"--output " + output, part});
+    for (const char* option : {"--record", "--profile"})
+      check_bad_input(1, inputs.train({option, output}), {option, output, part});
+  }
+  check_bad_input(2, inputs.train({"--record", held_out, "--eval-data", held_out}),
+                  {"--record " + held_out, part});
+  check_bad_input(1, inputs.train({"--data", files, "--record", files + "/record.h5"}),
+                  {files + "/record.h5", part});
+  BOOST_CHECK(read_bytes(inputs.data) == before);
+  BOOST_CHECK(read_bytes(held_out) == before);
+  check_bad_input(1, inputs.train({"--output", inputs.model}),
+                  {"--output " + inputs.model, "is the folder of a model"});
+  BOOST_CHECK(!fs::exists(inputs.model + "/metrics.jsonl"));
+}
+
 BOOST_AUTO_TEST_CASE(a_forward_that_is_refused_leaves_what_was_there) {
   const Inputs inputs;
   check_runs(1, inputs.forward());

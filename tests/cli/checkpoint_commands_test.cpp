@@ -60,6 +60,14 @@ BOOST_AUTO_TEST_CASE(an_export_is_what_train_leaves) {
   CHECK_CONTAINS(run_archon({"inspect", half}).out, "bfloat16");
 }
 
+BOOST_AUTO_TEST_CASE(an_export_spoils_no_checkpoint) {
+  const TrainedRun& run = trained_run();
+  for (const std::string& output : {run.output, step_folder(run, 4)})
+    check_bad_input(1, {"export", "--checkpoint", run.output, "--output", output},
+                    {"--output " + output, "choose another folder"});
+  CHECK_CONTAINS(run_archon({"inspect", run.output, "--verify"}).out, "sound: ");
+}
+
 BOOST_AUTO_TEST_CASE(a_checkpoint_is_a_model_for_every_command) {
   const TrainedRun& run = trained_run();
   const std::string hf = run.output + "/hf", saved = run.output;

@@ -8,6 +8,7 @@
 
 #include "inputs.hpp"
 #include "support/file_size_limit.hpp"
+#include "support/rollout_file.hpp"
 
 using namespace archon;
 using namespace archon::test;
@@ -142,6 +143,12 @@ BOOST_AUTO_TEST_CASE(many_skipped_steps_in_a_row_end_the_run) {
   const auto by_default = run_archon(inputs.train({"--steps", "12"}));
   BOOST_CHECK_EQUAL(by_default.exit_code, 3);
   BOOST_CHECK_EQUAL(metrics(inputs).size(), 10u);
+  // What was to be recorded before is there.
+  const std::string record = inputs.folder / "record.h5";
+  const auto recorded =
+      run_archon(inputs.train({"--steps", "12", "--record", record, "--record-steps", "1-2"}));
+  BOOST_CHECK_EQUAL(recorded.exit_code, 3);
+  BOOST_CHECK(h5::File::open(record).has("/steps/000002/loss"));
   const auto never = run_archon(inputs.train({"--steps", "12", "--max-skipped-steps", "0"}));
   BOOST_CHECK_EQUAL(never.exit_code, 0);
   BOOST_CHECK_EQUAL(metrics(inputs).size(), 12u);
@@ -160,6 +167,14 @@ BOOST_AUTO_TEST_CASE(a_batch_without_targets_takes_no_step) {
   BOOST_CHECK_EQUAL(metrics(inputs)[1].at("loss").get<double>(), 0.0);
   BOOST_CHECK_EQUAL(
       run_archon({"diff", inputs.model, inputs.output + "/hf", "--rtol", "0"}).exit_code, 0);
+
+  RolloutFile pairs;
+  pairs.reference = -1;
+  for (RolloutFile::Rollout& pair : pairs.rollouts) pair.mask.assign(pair.mask.size(), 0);
+  pairs.write(inputs.data);
+  fs::remove_all(inputs.output);
+  check_runs(1, inputs.train({"--loss", "dpo", "--batch-sequences", "0"}));
+  BOOST_CHECK_EQUAL(metrics(inputs)[0].at("loss").get<double>(), 0.0);
 }
 
 // A limit on the size of files refuses writes as a full disk does, and needs no privilege. MPI has

@@ -2,6 +2,7 @@
 #include <ATen/ops/tensor.h>
 
 #include "run_control.hpp"
+#include "support/rollout_file.hpp"
 
 using namespace archon;
 using namespace archon::test;
@@ -84,6 +85,45 @@ BOOST_AUTO_TEST_CASE(a_file_that_is_refused_costs_no_step) {
       CHECK_CONTAINS(mended.err, "goes on after step 3");
       BOOST_CHECK_EQUAL(metrics(feed).size(), 6u);
     }
+}
+
+// What a loss needs is computed by all ranks, each from its own sequences.
+BOOST_AUTO_TEST_CASE(a_file_that_one_rank_alone_would_refuse_costs_no_step) {
+  const Feed feed;
+  fs::remove(feed.files + "/1.h5");
+  RolloutFile rollouts(1);
+  rollouts.write(feed.files + "/1.h5");
+  rollouts.rollouts[1].tokens[0] = 5000;
+  rollouts.write(feed.files + "/2.h5");
+  const auto refused =
+      run_on(2, feed.command({"--loss", "dpo", "--reference", feed.model, "--save-every", "100",
+                              "--collective-timeout", "20"}));
+  BOOST_CHECK_EQUAL(refused.exit_code, 2);
+  CHECK_CONTAINS(refused.err, "2.h5: /input_ids[");
+  BOOST_CHECK_LT(refused.seconds, 30);
+  BOOST_CHECK_EQUAL(latest_step(feed), 2);
+}
+
+BOOST_AUTO_TEST_CASE(a_folder_that_ends_sooner_leaves_the_profile_of_its_steps) {
+  const Feed feed;
+  const std::string profile = feed.folder / "profile.json";
+  const auto traced = [&](const std::string& steps) {
+    return run_on(2, feed.command({"--steps", "9", "--resume", "none", "--output",
+                                   feed.folder / ("run " + steps), "--profile", profile,
+                                   "--profile-steps", steps}));
+  };
+  const auto none = traced("7-8");
+  CHECK_CONTAINS(none.err, "the run ended before, so " + profile + " is not written");
+  BOOST_CHECK(!fs::exists(profile));
+  const auto some = traced("2-8");
+  CHECK_CONTAINS(some.err, "wrote " + profile + ": steps 2 to 3");
+  BOOST_CHECK(!read_json_file(profile).at("traceEvents").empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_folder_without_a_file) {
+  const Feed feed;
+  fs::remove(feed.files + "/1.h5");
+  check_bad_input(2, feed.command(), {feed.files, "without *.h5 files", "--data-wait"});
 }
 
 BOOST_AUTO_TEST_CASE(a_folder_without_a_file_is_waited_for_and_then_done) {

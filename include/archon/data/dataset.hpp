@@ -50,8 +50,8 @@ class TokenDataset {
   /// and kept (at most 1 Mi) as long as calls stay near each other in the file, so a walk through
   /// it reads each chunk about once. One thread at a time.
   Sequence read(int64_t sequence) const;
-  /// Reads and so checks every sequence, in the order of the file.
-  void check_all() const;
+  /// Reads and so checks every sequence, in the order of the file. Returns their targets.
+  int64_t check_all() const;
 
  private:
   /// Tokens [begin, end) of the file in memory; loss_mask int64 as in the file.

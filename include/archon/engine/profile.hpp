@@ -17,14 +17,18 @@ class Profile {
 
   void before(int64_t step);
   void after(int64_t step);
+  /// Of a run that ends sooner: writes the steps there were, or warns that there were none.
+  void finish();
 
  private:
-  void write() const;
+  void write();
 
   ProfileOptions options_;
   int64_t last_step_;
   const Mesh& mesh_;
   int64_t origin_ = 0;  // nanoseconds of the steady clock
+  int64_t traced_ = 0;  // the last step that was, while there is more to trace
+  bool written_ = false;
 };
 
 }  // namespace archon

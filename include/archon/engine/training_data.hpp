@@ -30,6 +30,8 @@ class TrainingData {
   bool is_folder() const { return feed_.is_folder(); }
   /// Takes up the file of a checkpoint's position. `run`: folder of the run that saved it.
   void resume(const DataPosition& position, const std::string& run);
+  /// Whether a file is there that was not used up. Collective.
+  bool has_more() const { return feed_.next(position_.consumed).has_value(); }
   /// Whether there is a batch for the step after `step`, the next file opened if need be; false
   /// where no other file has come yet.
   bool ready_after(int64_t step);

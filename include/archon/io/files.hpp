@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace archon {
 
@@ -18,6 +19,11 @@ void ensure_writable_folder(const std::string& path);
 /// InputError when no file can be made at `path`: no such folder, no permission, or something that
 /// is no regular file has the name.
 void validate_new_file(const std::string& path);
+
+/// InputError when a file `output`, which `option` names, is one of `inputs`, or lies in one that is a
+/// folder: what is written would replace what is read, or be read with it.
+void validate_no_input(const char* option, const std::string& output,
+                       const std::vector<std::string>& inputs);
 
 /// Puts a file's data, or a folder's entries, on the disk (fsync); RuntimeFailure if it cannot.
 void sync_path(const std::string& path);
