@@ -72,7 +72,8 @@ int64_t Generator::room_for(const Prompt& prompt) const {
   return static_cast<int64_t>(prompt.tokens.size()) + options_.max_new_tokens - 1;
 }
 
-/// Rollouts that there is room for, in the order of their prompts. One fits in any case.
+/// Rollouts that there is room for, in the order of their prompts, as far as one pass of the model
+/// computes what their prompts lack. One fits in any case.
 std::vector<Generator::Start> Generator::admit() {
   std::vector<Start> starts;
   const auto has_room = [&](int64_t room) {
@@ -81,7 +82,11 @@ std::vector<Generator::Start> Generator::admit() {
     return count < options_.batch_sequences &&
            (options_.cache_tokens == 0 || reserved_ + room <= options_.cache_tokens);
   };
+  int64_t pass_tokens = 0;
   for (Prompt& prompt : waiting_) {
+    const int64_t lacking = prompt.cache ? 0 : static_cast<int64_t>(prompt.tokens.size()) - 1;
+    if (pass_tokens > 0 && pass_tokens + lacking > options_.run.micro_batch_tokens) return starts;
+    pass_tokens += lacking;
     for (; prompt.samples < options_.group_size; ++prompt.samples) {
       if (!has_room(room_for(prompt))) return starts;
       reserved_ += room_for(prompt);
@@ -91,24 +96,19 @@ std::vector<Generator::Start> Generator::admit() {
   return starts;
 }
 
-/// Computes the keys and values of prompts that have none yet, several in one pass.
-void Generator::fill_caches(const std::vector<Start>& starts) {
+/// Computes the keys and values of prompts that have none yet, in one pass; false if none is left.
+bool Generator::fill_caches(const std::vector<Start>& starts) {
   Stream stream;
-  const auto compute = [&] {
-    if (stream.empty()) return;
-    model_.forward(stream.take_input(mesh_.shape().tp), [](const at::Tensor& x) { return x; });
-  };
   for (const auto& [prompt, sample] : starts) {
     if (prompt->cache) continue;
     prompt->cache = std::make_unique<KeyValueCache>(model_.config(), mesh_.shape().tp,
                                                     model_.sharding().policy().compute_dtype);
-    const std::span tokens(prompt->tokens.data(), prompt->tokens.size() - 1);
-    if (tokens.empty()) continue;
-    if (stream.size() + static_cast<int64_t>(tokens.size()) > options_.run.micro_batch_tokens)
-      compute();
-    stream.append(tokens, *prompt->cache);
+    if (prompt->tokens.size() > 1)
+      stream.append({prompt->tokens.data(), prompt->tokens.size() - 1}, *prompt->cache);
   }
-  compute();
+  if (stream.empty()) return false;
+  model_.forward(stream.take_input(mesh_.shape().tp), [](const at::Tensor& x) { return x; });
+  return true;
 }
 
 /// The next token of every running rollout.
@@ -140,7 +140,7 @@ std::vector<Rollout> Generator::step() {
   const at::NoGradGuard no_grad;
   const PackedOperands::Scope packed(weights_);
   const std::vector<Start> starts = admit();
-  fill_caches(starts);
+  const bool filled = fill_caches(starts);
   for (const auto& [prompt, sample] : starts)
     running_.push_back({{.group = prompt->group,
                          .sample = sample,
@@ -150,7 +150,7 @@ std::vector<Rollout> Generator::step() {
                         prompt->cache->fork(),
                         room_for(*prompt)});
   while (!waiting_.empty() && waiting_.front().samples == options_.group_size) waiting_.pop_front();
-  if (running_.empty()) return {};
+  if (filled || running_.empty()) return {};
 
   const DrawnTokens drawn = draw();
   std::vector<Rollout> finished;

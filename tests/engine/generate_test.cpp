@@ -6,6 +6,8 @@
 #include <boost/test/unit_test.hpp>
 #include <sstream>
 
+#include "archon/engine/generator.hpp"
+#include "archon/engine/loaded_model.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/io/hdf5.hpp"
 #include "archon/io/json.hpp"
@@ -214,6 +216,26 @@ BOOST_AUTO_TEST_CASE(random_numbers_belong_to_seed_prompt_and_sample) {
     BOOST_CHECK(completion(a, i) != completion(c, i));
     if (i % 3 > 0) BOOST_CHECK(completion(a, i) != completion(a, i - 1));
   }
+}
+
+// So that ranks which wait for one with many prompts hear from it between any two passes.
+BOOST_AUTO_TEST_CASE(a_step_is_one_pass_of_the_model) {
+  const Mesh mesh({test_environment().world_size(), 1, 1}, test_environment().world());
+  GenerateOptions options = options_for("q3_tiny", mesh.shape(), "steps");
+  options.max_new_tokens = 1;
+  options.group_size = 2;
+  options.run.micro_batch_tokens = 8;
+  MemoryOptions memory;
+  memory.shard = ShardMode::none;
+  const LoadedModel loaded = load_model(options.run.model, mesh, options.run.dtype, memory);
+  Generator generator(*loaded.model, mesh, options, {});
+  // All tokens but a prompt's last: passes of 4 + 4, 3 + 0, 9 and 5 of them.
+  const std::vector<int64_t> lengths = {5, 5, 4, 1, 10, 6};
+  for (std::size_t i = 0; i < lengths.size(); ++i)
+    generator.add_prompt(static_cast<int64_t>(i), std::vector<int64_t>(lengths[i], 7));
+  for (int pass = 0; pass < 4; ++pass) BOOST_CHECK_EQUAL(generator.step().size(), 0u);
+  BOOST_CHECK_EQUAL(generator.step().size(), 12u);
+  BOOST_CHECK_EQUAL(generator.unfinished(), 0);
 }
 
 BOOST_AUTO_TEST_CASE(ranks_without_a_prompt_wait_in_peace) {

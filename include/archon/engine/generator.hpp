@@ -31,8 +31,10 @@ class Generator {
   void add_prompt(int64_t group, std::vector<int64_t> prompt);
   /// Rollouts asked for and not yet finished.
   int64_t unfinished() const { return unfinished_; }
-  /// One token for every running rollout, after as many waiting ones have joined as there is room
-  /// for. Returns those that ended. Collective over tp.
+  /// One pass of the model, so that its callers wait for each other no longer than that: prompts of
+  /// waiting rollouts that there is room for, up to micro_batch_tokens (or one longer prompt); once
+  /// all have joined, one token for every running rollout. Returns those that ended. Collective
+  /// over tp.
   std::vector<Rollout> step();
 
  private:
@@ -56,7 +58,7 @@ class Generator {
 
   int64_t room_for(const Prompt& prompt) const;
   std::vector<Start> admit();
-  void fill_caches(const std::vector<Start>& starts);
+  bool fill_caches(const std::vector<Start>& starts);
   DrawnTokens draw();
   bool ended(const Rollout& rollout) const;
 
