@@ -24,6 +24,24 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+/// What a configuration names as end of a sequence: nothing, a token or a list of them.
+std::vector<int64_t> end_tokens(const HfConfig& hf, int64_t vocab) {
+  const Json eos = hf.json().value("eos_token_id", Json());
+  std::vector<int64_t> tokens;
+  if (eos.is_null()) return tokens;
+  for (const Json& token : eos.is_array() ? eos : Json::array({eos})) {
+    // An integer above int64 becomes a negative one.
+    const int64_t id = token.is_number_integer() ? token.get<int64_t>() : -1;
+    ARCHON_VALIDATE(id >= 0 && id < vocab,
+                    "{}: \"eos_token_id\" is {}, but must be a token of the model, whose ids lie "
+                    "in [0, {}), or a list of such; correct the file, or name the tokens that end "
+                    "a rollout with --stop-tokens",
+                    hf.source(), eos.dump(), vocab);
+    tokens.push_back(id);
+  }
+  return tokens;
+}
+
 /// Those asked for; else the end-of-sequence tokens of generation_config.json or config.json.
 std::vector<int64_t> stop_tokens(const GenerateOptions& options, const LoadedModel& loaded) {
   const int64_t vocab = loaded.model->config().vocab_size;
@@ -35,15 +53,9 @@ std::vector<int64_t> stop_tokens(const GenerateOptions& options, const LoadedMod
     return *options.stop_tokens;
   }
   const std::string settings = loaded.folder + "/generation_config.json";
-  Json eos;
-  if (std::filesystem::exists(settings))
-    eos = read_json_file(settings).value("eos_token_id", Json());
-  if (eos.is_null()) eos = loaded.hf.json().value("eos_token_id", Json());
-  if (eos.is_number_integer()) return {eos.get<int64_t>()};
   std::vector<int64_t> tokens;
-  if (eos.is_array())
-    std::copy_if(eos.begin(), eos.end(), std::back_inserter(tokens),
-                 [](const Json& token) { return token.is_number_integer(); });
+  if (std::filesystem::exists(settings)) tokens = end_tokens(HfConfig::read(settings), vocab);
+  if (tokens.empty()) tokens = end_tokens(loaded.hf, vocab);
   if (tokens.empty())
     log::warning(
         "the model's configuration names no end-of-sequence token, so every rollout has {} "

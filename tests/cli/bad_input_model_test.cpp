@@ -49,6 +49,24 @@ BOOST_AUTO_TEST_CASE(configs_that_are_no_json) {
   check_bad_input(4, inputs.train({"--tp", "2"}), {config, "not valid JSON"});
 }
 
+BOOST_AUTO_TEST_CASE(generation_configs_that_name_no_end_token) {
+  const Inputs inputs;
+  const std::string settings = inputs.model + "/generation_config.json";
+  write_bytes(settings, "[1]");
+  check_bad_input(1, inputs.generate(), {settings + " holds no JSON object"});
+  const std::string bad[] = {"\"</s>\"", "[1,256]", "18446744073709551615"};
+  for (const std::string& eos : bad) {
+    write_bytes(settings, "{\"eos_token_id\": " + eos + "}");
+    check_bad_input(
+        1, inputs.generate(),
+        {settings + ": \"eos_token_id\" is " + eos + ", ", "[0, 256)", "--stop-tokens"});
+  }
+  check_runs(1, inputs.generate({"--stop-tokens", "1", "--max-new-tokens", "2"}));
+  write_bytes(settings, "{}");
+  inputs.edit_config([](Json& config) { config["eos_token_id"] = 2.5; });
+  check_bad_input(1, inputs.generate(), {"config.json: \"eos_token_id\" is 2.5, "});
+}
+
 BOOST_AUTO_TEST_CASE(configs_that_make_no_model) {
   const std::vector<ConfigCase> cases = {
       {[](Json& c) { c.erase("hidden_size"); }, {"\"hidden_size\""}},
