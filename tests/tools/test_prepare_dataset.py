@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import subprocess
 import sys
 import tempfile
@@ -78,9 +79,9 @@ class PrepareDataset(unittest.TestCase):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
 
-    def run_tool(self, *arguments):
+    def run_tool(self, *arguments, **more):
         return subprocess.run(
-            [sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True
+            [sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True, **more
         )
 
     def prepare(self, *arguments, tokenizer=None):
@@ -352,6 +353,21 @@ class PrepareDataset(unittest.TestCase):
         self.assertEqual(result.returncode, 2)
         self.assertIn("cannot be written", result.stderr)
         self.assertFalse((self.folder / "taken.h5.partial").exists())
+
+    def test_sequences_that_there_is_no_room_for_on_their_way_to_the_output(self):
+        text = self.write("text.txt", some_text(1000))
+        arguments = ["--tokenizer", self.tokenizer_folder, "--source", f"text:{text}:0.1",
+                     "--sequence-length", 64, "--output", self.folder / "train.h5"]
+        self.assertEqual(self.run_tool(*arguments).returncode, 0)
+        room = 2 * (self.folder / "train.h5").stat().st_size  # a tenth of all sequences
+        (self.folder / "train.h5").unlink()
+        result = self.run_tool(
+            *arguments,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+        )
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertRegex(result.stderr, "^error: .* cannot be written: .*File too large; choose")
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["text.txt"])
 
 
 if __name__ == "__main__":

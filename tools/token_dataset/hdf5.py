@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from token_dataset.errors import InputError
+from token_dataset.errors import writing
 
 CHUNK_TOKENS = 1 << 16
 
@@ -38,13 +38,10 @@ def write_dataset(path, spool, indices, vocabulary_size):
     """Writes sequences of the spool beside `path` and renames into place: whole, or not at all."""
     partial = f"{path}.partial"
     try:
-        with h5py.File(partial, "w") as file:
-            summary = _write(file, path, spool, indices, vocabulary_size)
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(
-            f"'{path}' cannot be written: {error}; choose a folder with room and permission"
-        ) from None
+        with writing(path):
+            with h5py.File(partial, "w") as file:
+                summary = _write(file, path, spool, indices, vocabulary_size)
+            os.replace(partial, path)
     finally:
         Path(partial).unlink(missing_ok=True)
     return summary

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from token_dataset.errors import InputError
+from token_dataset.errors import InputError, writing
 
 
 class Spool:
@@ -29,8 +29,9 @@ class Spool:
             if not any(mask):
                 self.dropped += 1
                 continue
-            np.asarray(ids, dtype=np.int32).tofile(self.tokens_file)
-            np.asarray(mask, dtype=np.uint8).tofile(self.mask_file)
+            with writing(self.folder):  # ndarray.tofile misses errors: it has a buffer of its own
+                self.tokens_file.write(np.asarray(ids, dtype=np.int32).tobytes())
+                self.mask_file.write(np.asarray(mask, dtype=np.uint8).tobytes())
             self.offsets.append(self.offsets[-1] + len(ids))
         if len(self) == first:
             raise InputError(
@@ -41,8 +42,9 @@ class Spool:
 
     def finish(self):
         """Ends writing and opens the sequences for reading."""
-        self.tokens_file.close()
-        self.mask_file.close()
+        with writing(self.folder):
+            self.tokens_file.close()
+            self.mask_file.close()
         self.tokens = np.memmap(self.folder / "tokens", dtype=np.int32, mode="r")
         self.mask = np.memmap(self.folder / "mask", dtype=np.uint8, mode="r")
 
