@@ -340,6 +340,9 @@ class PrepareDataset(unittest.TestCase):
         self.assert_refused("number above 0", "--source", f"text:{text}:0")
         self.assert_refused("number above 0", "--source", f"text:{text}:nan")
         self.assert_refused("go together", *source, "--held-out", "0.5")
+        self.assert_refused("refused.h5 is the file of --output", *source, "--sequence-length", 16,
+                            "--held-out", 0.5,
+                            "--held-out-output", self.folder / "no/../refused.h5")
         self.assert_refused("less than 1", *source, "--held-out", "1")
         self.assert_refused("at least 2", *source, "--sequence-length", "1")
         self.assert_refused("no sequence is left", *source, "--held-out", "0.999",
