@@ -111,7 +111,6 @@ TokenDataset::TokenDataset(const std::string& path, int64_t vocab_size,
   for (const std::string name : kPerSequence)
     if (file_.has("/" + name)) check_entries(file_, "/" + name, size(), "sequence");
   if (file_.has("/group_ids")) check_integers(file_, file_.info("/group_ids"));
-  if (file_.has("/rewards")) read_rewards();
   for (const std::string name : kPerToken)
     if (file_.has("/" + name)) check_entries(file_, "/" + name, tokens(), "token");
   for (const std::string& name : fields_) {
@@ -124,16 +123,18 @@ TokenDataset::TokenDataset(const std::string& path, int64_t vocab_size,
   }
 }
 
-void TokenDataset::read_rewards() {
-  rewards_ = file_.read("/rewards", at::kDouble);
+const at::Tensor& TokenDataset::rewards() const {
+  if (rewards_.defined() || !file_.has("/rewards")) return rewards_;
+  const at::Tensor rewards = file_.read("/rewards", at::kDouble);
   for (int64_t i = 0; i < size(); ++i) {
-    const double reward = rewards_.const_data_ptr<double>()[i];
+    const double reward = rewards.const_data_ptr<double>()[i];
     ARCHON_VALIDATE(
         std::isfinite(reward),
         "{}: /rewards[{}] = {}; a reward must be finite: mend what gave it, or leave the "
         "sequence out",
         path(), i, reward);
   }
+  return rewards_ = rewards;
 }
 
 const h5::File& TokenDataset::holder(const std::string& field) const {

@@ -91,7 +91,9 @@ bool TrainingData::ready_after(int64_t step) {
   const std::vector<std::string> fields = objective_.fields();
   check_on_rank_zero(mesh_.world(), [&] {
     const TokenDataset dataset(data, loaded_.model->config().vocab_size, fields, beside);
-    if (!fields.empty()) dataset.check_all();
+    if (fields.empty()) return;
+    dataset.rewards();
+    dataset.check_all();
   });
   use(*name, beside);
   position_.began = step;

@@ -70,10 +70,10 @@ void validate_no_input(const char* option, const std::string& output,
                        const std::vector<std::string>& inputs) {
   std::error_code ignored;
   for (const std::string& input : inputs)
-    ARCHON_VALIDATE(!fs::equivalent(output, input, ignored) &&
-                        !fs::equivalent(parent_folder(output), input, ignored),
-                    "{} {} would be written into what is read, {}; choose another name", option,
-                    output, input);
+    ARCHON_VALIDATE(
+        !fs::equivalent(fs::is_directory(input, ignored) ? parent_folder(output) : output, input,
+                        ignored),
+        "{} {} would be written into what is read, {}; choose another name", option, output, input);
 }
 
 void sync_path(const std::string& path) {

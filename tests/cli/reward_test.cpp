@@ -77,6 +77,12 @@ BOOST_FIXTURE_TEST_CASE(rewards_are_replaced, RolloutFile) {
   BOOST_TEST(rewards(data) == kRight, boost::test_tools::per_element());
 }
 
+BOOST_FIXTURE_TEST_CASE(rewards_that_are_not_finite_are_replaced_too, RolloutFile) {
+  h5::File::edit(data).write("/rewards", at::tensor({NAN, 1.0F, 1.0F}));
+  BOOST_REQUIRE_EQUAL(reward({"--reward", "arithmetic"}).exit_code, 0);
+  BOOST_TEST(rewards(data) == kRight, boost::test_tools::per_element());
+}
+
 BOOST_FIXTURE_TEST_CASE(another_output_leaves_the_file_as_it_is, RolloutFile) {
   const std::string before = read_bytes(data), output = folder / "judged.h5";
   BOOST_REQUIRE_EQUAL(reward({"--reward", "arithmetic", "--output", output}).exit_code, 0);

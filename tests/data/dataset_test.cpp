@@ -120,6 +120,20 @@ BOOST_AUTO_TEST_CASE(values_that_no_loss_can_use_are_refused) {
   read_all("logprobs", 1, nan);     // no target
 }
 
+// Not before: what needs no rewards reads the file, and `archon reward` mends it.
+BOOST_AUTO_TEST_CASE(rewards_are_checked_where_they_are_used) {
+  datasets["/rewards"] = at::tensor({0.5F, std::numeric_limits<float>::infinity(), 1.0F});
+  write();
+  BOOST_TEST(TokenDataset(path, kVocabulary).read(1).length() == 1);
+  check_refused([&] { TokenDataset(path, kVocabulary).rewards(); },
+                {path, "/rewards[1] = inf", "must be finite"});
+  datasets["/rewards"] = at::tensor({0.5F, -2.0F, 1.0F});
+  BOOST_TEST(at::equal(TokenDataset(write(), kVocabulary).rewards(),
+                       at::tensor({0.5, -2.0, 1.0}, at::kDouble)));
+  datasets.erase("/rewards");
+  BOOST_TEST(!TokenDataset(write(), kVocabulary).rewards().defined());
+}
+
 BOOST_AUTO_TEST_CASE(mask_and_fields_are_read) {
   datasets["/input_ids"] = integers({1, 2, 3, 4, 5, 6, 7, 8}, at::kLong);
   datasets["/loss_mask"] = integers({0, 0, 1, 0, 0, 1, 0, 1}, at::kByte);

@@ -40,8 +40,9 @@ class TokenDataset {
     return cu_seqlens_[sequence + 1] - cu_seqlens_[sequence];
   }
   const std::vector<int64_t>& cu_seqlens() const { return cu_seqlens_; }
-  /// float64 [N], finite; undefined where the file has none.
-  const at::Tensor& rewards() const { return rewards_; }
+  /// float64 [N], finite; undefined where the file has none. Read and checked at the first call, so
+  /// that what needs no rewards takes a file with others.
+  const at::Tensor& rewards() const;
   const std::string& path() const { return file_.path(); }
   /// For what only some readers look at: group ids, attributes.
   const h5::File& file() const { return file_; }
@@ -61,7 +62,6 @@ class TokenDataset {
     std::map<std::string, at::Tensor> fields;
   };
 
-  void read_rewards();
   /// The file that holds a field.
   const h5::File& holder(const std::string& field) const;
   void load_window(int64_t begin, int64_t end) const;
@@ -73,8 +73,8 @@ class TokenDataset {
   int64_t vocab_size_;
   std::vector<std::string> fields_;
   std::vector<int64_t> cu_seqlens_;
-  at::Tensor rewards_;
   bool has_loss_mask_ = false;
+  mutable at::Tensor rewards_;
   mutable Window window_;
   mutable int64_t read_ahead_ = 0;
 };
