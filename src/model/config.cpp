@@ -7,6 +7,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/io/json.hpp"
+#include "kernels.hpp"
 
 namespace archon {
 namespace {
@@ -79,6 +80,11 @@ void parse_heads(const HfConfig& hf, DecoderConfig& config) {
                   "{}: the head dimension {} is odd, but rotary embedding turns pairs of elements; "
                   "\"head_dim\" (or \"hidden_size\" / \"num_attention_heads\") must be even",
                   hf.source(), config.head_dim);
+  ARCHON_VALIDATE(config.head_dim <= kernels::kMaxHeadDim,
+                  "{}: the head dimension {} is more than {}, the largest that is implemented; "
+                  "choose another model, or correct \"head_dim\" (or \"hidden_size\" / "
+                  "\"num_attention_heads\")",
+                  hf.source(), config.head_dim, kernels::kMaxHeadDim);
   ARCHON_VALIDATE(
       config.num_heads * config.head_dim <= kLargestExtent,
       "{}: \"num_attention_heads\" {} x \"head_dim\" {} is more than {}, which makes no "

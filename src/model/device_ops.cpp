@@ -83,8 +83,7 @@ Normed norm_rotary(const at::Tensor& qkv, const at::Tensor& query_norm, const at
                    const at::Tensor& cos, const at::Tensor& sin, const kernels::HeadLayout& layout,
                    double eps) {
   if constexpr (kCudaBuild)
-    if (qkv.is_cuda() && layout.head_dim <= cuda::kMaxHeadDim)
-      return cuda::norm_rotary(qkv, query_norm, key_norm, cos, sin, layout, eps);
+    if (qkv.is_cuda()) return cuda::norm_rotary(qkv, query_norm, key_norm, cos, sin, layout, eps);
   Normed result{qkv.clone(), {}};
   std::vector<at::Tensor> inv_rms;
   const auto apply = [&](const Heads& heads, const at::Tensor& weight) {
@@ -106,7 +105,7 @@ NormRotaryGradients norm_rotary_backward(const at::Tensor& y_grad, const at::Ten
                                          const at::Tensor& key_norm, const at::Tensor& cos,
                                          const at::Tensor& sin, const kernels::HeadLayout& layout) {
   if constexpr (kCudaBuild)
-    if (y_grad.is_cuda() && layout.head_dim <= cuda::kMaxHeadDim)
+    if (y_grad.is_cuda())
       return cuda::norm_rotary_backward(y_grad, qkv, inv_rms, query_norm, key_norm, cos, sin,
                                         layout);
   NormRotaryGradients grads{y_grad.clone(), {}, {}};

@@ -19,6 +19,7 @@ using archon::cuda::stream_of;
 using archon::cuda::thread_index;
 using archon::cuda::Vector;
 using kernels::HeadLayout;
+using kernels::kMaxHeadDim;
 
 constexpr int kWarp = 32, kThreads = 256, kWarps = kThreads / kWarp;
 constexpr int64_t kBlockRows = 16;  // whose weight gradients one block of threads sums

@@ -4,10 +4,8 @@
 #include "device_ops.hpp"
 
 /// device_ops on a GPU, on its current stream: a kernel for each, which reads its operands once.
-/// Operands are contiguous, and heads no wider than kMaxHeadDim.
+/// Operands are contiguous.
 namespace archon::device_ops::cuda {
-
-inline constexpr int64_t kMaxHeadDim = 512;
 
 Normed rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 NormGradients rms_norm_backward(const at::Tensor& y_grad, const at::Tensor& x,

@@ -11,8 +11,6 @@
 namespace archon::kernels {
 namespace {
 
-constexpr int64_t kMaxHeadDim = 512;
-
 template <class T>
 ARCHON_INLINE float to_float(T value) {
   return static_cast<float>(value);

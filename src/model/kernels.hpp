@@ -10,6 +10,9 @@
 /// sets. T is float or BFloat16; arithmetic is float. Callers share rows out over threads.
 namespace archon::kernels {
 
+/// The widest heads that norm_rotary takes, here and on a GPU.
+inline constexpr int64_t kMaxHeadDim = 512;
+
 /// Rows of q, k, v heads of one token, and what is applied to them.
 struct HeadLayout {
   int64_t heads, kv_heads, head_dim;

@@ -224,6 +224,9 @@ at::Tensor query_key_norm_rotary(const at::Tensor& qkv, const at::Tensor& query_
                                  const at::Tensor& key_norm, const RotaryTable& table,
                                  int64_t heads, int64_t kv_heads, double eps) {
   ARCHON_EXPECT(qkv.size(1) == heads + 2 * kv_heads);
+  ARCHON_ENSURE(qkv.size(2) <= kernels::kMaxHeadDim,
+                "heads of {} elements are wider than {}, the widest that are implemented",
+                qkv.size(2), kernels::kMaxHeadDim);
   // Autograd takes an absent tensor as nullopt only.
   const auto optional = [](const at::Tensor& x) {
     return x.defined() ? std::optional(x) : std::nullopt;

@@ -4,6 +4,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
@@ -17,6 +18,7 @@
 #include <functional>
 #include <limits>
 
+#include "archon/base/error.hpp"
 #include "support/tensors.hpp"
 #include "support/world.hpp"
 
@@ -217,6 +219,13 @@ BOOST_AUTO_TEST_CASE(attention) {
 }
 
 // Lengths around those of the kernels' blocks, head dims around those of vectors.
+BOOST_AUTO_TEST_CASE(heads_too_wide_for_the_kernels_are_refused) {
+  const int64_t d = 514;
+  const RotaryTable table = archon::rotary_table(at::arange(1), d, 1e4);
+  BOOST_CHECK_THROW(archon::query_key_norm_rotary(at::ones({1, 3, d}), {}, {}, table, 1, 1, 1e-6),
+                    archon::RuntimeFailure);
+}
+
 BOOST_AUTO_TEST_CASE(attention_of_any_length_and_head_dim) {
   const std::vector<int64_t> cu_seqlens = {0, 63, 64, 128, 193, 322, 324};
   for (const int64_t d : {2, 6, 16, 40, 64, 80, 112, 128, 256})

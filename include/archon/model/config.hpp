@@ -63,7 +63,7 @@ struct DecoderConfig {
 /// (rope_theta or rope_parameters, torch_dtype or dtype), and refuses by name what the blocks
 /// cannot do: sliding windows in use, rope types other than "default", activations other than
 /// silu, attention_bias (unless the architecture has qkv_bias), mlp_bias, dropout, pruned heads,
-/// quantised weights, critics of more than one label, sizes that make no model.
+/// quantised weights, critics of more than one label, heads wider than 512, impossible sizes.
 ///
 /// `architecture` states what no config.json says (qkv_bias, qk_norm) and the architecture's own
 /// values of keys that may be missing; a head_dim of 0 there means hidden_size / heads.

@@ -28,7 +28,7 @@ RotaryTable rotary_table(const at::Tensor& positions, int64_t head_dim, double t
 /// What happens to query and key heads between projection and attention: RMSNorm over head_dim
 /// where weights are given (Qwen3), then rotary embedding (Su et al. 2021, arXiv:2104.09864; the
 /// halves of a head are the two coordinates, as in HuggingFace). Values pass through.
-/// qkv [tokens, heads + 2·kv_heads, head_dim], query_norm and key_norm [head_dim] or undefined.
+/// qkv [tokens, heads + 2·kv_heads, head_dim <= 512], both norms [head_dim] or undefined.
 at::Tensor query_key_norm_rotary(const at::Tensor& qkv, const at::Tensor& query_norm,
                                  const at::Tensor& key_norm, const RotaryTable& table,
                                  int64_t heads, int64_t kv_heads, double eps);
