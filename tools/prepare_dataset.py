@@ -110,12 +110,12 @@ def parse_arguments(arguments):
         parser.error("--train-bpe SIZE and --tokenizer-output DIR go together")
     if bool(options.held_out) != bool(options.held_out_output):
         parser.error("--held-out FRACTION and --held-out-output FILE go together")
-    outputs = [Path(name).resolve() for name in (options.output, options.held_out_output) if name]
-    if len(set(outputs)) < len(outputs):
-        parser.error(
-            f"--held-out-output {options.held_out_output} is the file of --output, which it would "
-            "replace; choose another name"
-        )
+    taken = {Path(path).resolve(): "a --source" for _, path, _ in options.source}
+    for flag, name in (("--output", options.output), ("--held-out-output", options.held_out_output)):
+        path = Path(name).resolve() if name else None
+        if path in taken:
+            parser.error(f"{flag} {name} is {taken[path]}, which it would replace; choose another name")
+        taken[path] = f"the file of {flag}"
     if options.seed < 0:
         parser.error("--seed must not be negative")
     return options

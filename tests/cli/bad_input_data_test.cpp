@@ -127,7 +127,8 @@ BOOST_AUTO_TEST_CASE(what_nothing_can_be_generated_from) {
   check_bad_input(2, critic.generate(), {critic.model, "is a critic"});
   const Inputs inputs;
   check_bad_input(2, inputs.generate({"--stop-tokens", "3,256"}), {"stop token 256", "[0, 256)"});
-  check_bad_input(2, inputs.generate({"--output", inputs.data}), {inputs.data, "would be written into what is read"});
+  check_bad_input(2, inputs.generate({"--output", inputs.data}),
+                  {inputs.data, "would be written into what is read"});
   check_bad_input(2, inputs.generate({"--output", inputs.folder / "none/out.h5"}),
                   {inputs.folder / "none"});
   check_bad_input(1, inputs.generate({"--tp", "3", "--dp", "1"}), {"3"});

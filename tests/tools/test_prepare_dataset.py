@@ -343,6 +343,9 @@ class PrepareDataset(unittest.TestCase):
         self.assert_refused("refused.h5 is the file of --output", *source, "--sequence-length", 16,
                             "--held-out", 0.5,
                             "--held-out-output", self.folder / "no/../refused.h5")
+        before = Path(text).read_bytes()
+        self.assert_refused("is a --source, which it would replace", *source, "--output", text)
+        self.assertEqual(Path(text).read_bytes(), before)
         self.assert_refused("less than 1", *source, "--held-out", "1")
         self.assert_refused("at least 2", *source, "--sequence-length", "1")
         self.assert_refused("no sequence is left", *source, "--held-out", "0.999",
