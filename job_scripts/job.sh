@@ -134,11 +134,17 @@ run() {
   [[ $code -eq 0 ]] || stop_or_requeue $code
 }
 
+# Why the program of this start failed: its own errors rather than what the launcher says of them.
+reason() {
+  grep -E -m 5 '^archon(\[[0-9]+\])?: error:' < <(tail -c +$((log_size + 1)) -- "$log") ||
+    tail -n 5 -- "$log"
+}
+
 # After a program that did not come to its end: an error ends the job; a time limit makes Slurm
 # start it again, if this start has got any further.
 stop_or_requeue() {
   [[ $interrupted == yes ]] || fail "$1" "archon $running failed with exit code $1" \
-    "$(tail -n 5 -- "$log")" "see $log"
+    "$(reason)" "see $log"
   [[ $(progress) != "$progress_at_start" ]] || fail 3 \
     "the time limit came before this start had left anything to go on from" \
     "so another start would not get further" \

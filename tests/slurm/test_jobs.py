@@ -211,6 +211,12 @@ class Twins(SlurmCase):
         self.assertIn("done", self.call(*script))
         self.assertEqual(len(self.steps()), last)
 
+    def test_an_error_is_shown_without_the_banner_of_the_launcher(self):
+        text = self.call(self.scripts / "train_mpiexec.sh", "--steps", "2", DATA="nope.h5",
+                         RANKS="2", code=2)
+        said = text.partition("archon train failed with exit code 2\n")[2]
+        self.assertRegex(said, r"^ +archon\[0\]: error: .*nope\.h5.*\n +see .*\n$")
+
     def test_a_sweep_is_run_line_by_line(self):
         (self.folder / "table").write_text("one --steps 1\ntwo --steps 2\n")
         self.call(self.scripts / "array_sweep_mpiexec.sh", TABLE="table")
