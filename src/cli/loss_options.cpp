@@ -1,5 +1,6 @@
 #include "archon/base/error.hpp"
 #include "archon/engine/objective.hpp"
+#include "archon/engine/option_words.hpp"
 #include "options.hpp"
 
 namespace archon::cli {
@@ -7,25 +8,14 @@ namespace {
 
 void add_loss_group(OptionSet& options, LossOptions& loss) {
   options.group("Loss");
-  options.add("loss",
-              choice<LossKind>(loss.kind, {{"sft", LossKind::sft},
-                                           {"critic", LossKind::critic},
-                                           {"grpo", LossKind::grpo},
-                                           {"ppo", LossKind::ppo},
-                                           {"gspo", LossKind::gspo},
-                                           {"sapo", LossKind::sapo},
-                                           {"dpo", LossKind::dpo}}),
+  options.add("loss", choice(loss.kind, kLossWords),
               "sft: negative log-likelihood of the targets; grpo: clipped policy gradient, "
               "advantages relative to a group; ppo: the same with advantages from a critic's "
               "values; gspo: one ratio a sequence; sapo: a soft gate in place of the clip; dpo: "
               "preferences, sequence 2i over 2i+1; critic: the value loss of a model with a score "
               "head");
-  using enum Aggregate;
   options.add(
-      "aggregate",
-      choice<Aggregate>(loss.aggregate, {{"token-mean", token_mean},
-                                         {"sequence-mean", sequence_mean},
-                                         {"sequence-sum", sequence_sum}}),
+      "aggregate", choice(loss.aggregate, kAggregateWords),
       "mean over all targets; mean over sequences of the mean over their targets; mean over "
       "sequences of the sum over their targets, divided by --aggregate-length");
   options.add("aggregate-length", number(loss.length_divisor, kPositive),
@@ -45,17 +35,13 @@ void add_policy_group(OptionSet& options, LossOptions& loss) {
   options.add("behaviour-weight-cap", number(policy.behaviour_weight_cap, kNotNegative),
               "tokens drop out whose probability rose by more than this factor from the behaviour "
               "to the proximal policy; 0 = off");
-  options.add("ratio", choice<bool>(policy.sequence_ratio, {{"token", false}, {"sequence", true}}),
+  options.add("ratio", choice(policy.sequence_ratio, kRatioWords),
               "grpo, ppo: one ratio a token, or one a sequence as in gspo");
   options.add("sapo-tau-positive", number(policy.sapo_tau_positive, kPositive),
               "sapo: steepness of the gate where the advantage is positive");
   options.add("sapo-tau-negative", number(policy.sapo_tau_negative, kPositive),
               "sapo: steepness of the gate where it is negative");
-  options.add("proximal",
-              choice<Proximal>(loss.proximal, {{"auto", Proximal::automatic},
-                                               {"file", Proximal::file},
-                                               {"recompute", Proximal::recompute},
-                                               {"behaviour", Proximal::behaviour}}),
+  options.add("proximal", choice(loss.proximal, kProximalWords),
               "the policy that ratios are taken to: prox_logprobs of the file; recomputed from the "
               "weights when the file's turn comes; the behaviour policy; auto = file if it has "
               "them, else recompute");
@@ -63,12 +49,9 @@ void add_policy_group(OptionSet& options, LossOptions& loss) {
               "X times the mean entropy is taken off the loss; 0 = off");
   options.add("kl-coefficient", number(loss.kl_coefficient, kNotNegative),
               "X times the KL divergence from the reference policy is added; 0 = off");
-  options.add("kl-estimator",
-              choice<KlEstimator>(
-                  loss.kl_estimator,
-                  {{"k1", KlEstimator::k1}, {"k2", KlEstimator::k2}, {"k3", KlEstimator::k3}}),
+  options.add("kl-estimator", choice(loss.kl_estimator, kKlEstimatorWords),
               "x, x^2/2 or exp(-x)-1+x of the log-ratio x of policy and reference");
-  options.add("kl-in", choice<bool>(loss.kl_in_reward, {{"loss", false}, {"reward", true}}),
+  options.add("kl-in", choice(loss.kl_in_reward, kKlInWords),
               "add it to the loss, or take it off the rewards");
   options.add("reference", text(loss.reference, "DIR"),
               "model of the reference policy (also for dpo), where the file has no ref_logprobs");
@@ -78,13 +61,7 @@ void add_advantage_group(OptionSet& options, LossOptions& loss) {
   AdvantageOptions& advantages = loss.advantages;
   RewardOptions& reward = advantages.reward;
   options.group("Advantages from rewards, where the file has none");
-  using Norm = std::optional<RewardNorm>;
-  options.add("reward-norm",
-              choice<Norm>(loss.reward_norm, {{"auto", Norm()},
-                                              {"none", RewardNorm::none},
-                                              {"group", RewardNorm::group},
-                                              {"batch", RewardNorm::batch},
-                                              {"leave-one-out", RewardNorm::leave_one_out}}),
+  options.add("reward-norm", choice(loss.reward_norm, kRewardNormWords),
               "subtract from each reward the mean of its group, of the file, or of the others of "
               "its group; auto = group, none for ppo and critic");
   options.add("reward-std", on_off(advantages.divide_by_std),
@@ -102,10 +79,7 @@ void add_advantage_group(OptionSet& options, LossOptions& loss) {
   options.add("gamma", number(advantages.gamma, kFraction), "discount of later rewards");
   options.add("gae-lambda", number(advantages.lambda, kFraction),
               "generalised advantage estimation: 0 = one step, 1 = the whole answer");
-  options.add("whiten-advantages",
-              choice<Whitening>(
-                  advantages.whitening,
-                  {{"off", Whitening::none}, {"scale", Whitening::scale}, {"on", Whitening::full}}),
+  options.add("whiten-advantages", choice(advantages.whitening, kWhiteningWords),
               "divide the advantages of all targets of a file by their standard deviation; on = "
               "subtract their mean, too");
   options.add("critic", text(loss.critic_model, "DIR"),
@@ -118,8 +92,7 @@ void add_other_losses_group(OptionSet& options, LossOptions& loss) {
   options.add("value-eps-clip", number(critic.eps_clip, kNotNegative),
               "critic: clip values to this far around old_values; 0 = off");
   options.add(
-      "value-error",
-      choice<ValueError>(critic.error, {{"mse", ValueError::mse}, {"huber", ValueError::huber}}),
+      "value-error", choice(critic.error, kValueErrorWords),
       "critic: half the squared error, or linear beyond --huber-delta");
   options.add("huber-delta", number(critic.huber_delta, kPositive),
               "critic, huber: error from which the loss is linear");

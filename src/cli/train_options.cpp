@@ -3,6 +3,7 @@
 #include "archon/base/error.hpp"
 #include "archon/comm/job.h"
 #include "archon/comm/mpi.hpp"
+#include "archon/engine/option_words.hpp"
 #include "options.hpp"
 
 namespace archon::cli {
@@ -33,10 +34,7 @@ void add_optimizer_options(OptionSet& options, TrainOptions& train) {
   options.group("Optimizer");
   add_optimizer_option(options, train);
   options.add("lr", number(train.schedule.lr, kNotNegative), "learning rate, the schedule's peak");
-  options.add("lr-schedule",
-              choice<Shape>(train.schedule.shape, {{"constant", Shape::constant},
-                                                   {"linear", Shape::linear},
-                                                   {"cosine", Shape::cosine}}),
+  options.add("lr-schedule", choice(train.schedule.shape, kLrScheduleWords),
               "course of the learning rate after the warm-up");
   options.add("warmup-steps", integer<int64_t>(train.schedule.warmup_steps, 0),
               "steps over which the learning rate rises linearly to --lr");
@@ -201,9 +199,7 @@ void check_weight_sync_options(const WeightSyncOptions& sync) {
 }  // namespace
 
 void add_optimizer_option(OptionSet& options, TrainOptions& train) {
-  options.add("optimizer",
-              choice<OptimizerKind>(train.optimizer,
-                                    {{"adamw", OptimizerKind::adamw}, {"sgd", OptimizerKind::sgd}}),
+  options.add("optimizer", choice(train.optimizer, kOptimizerWords),
               "update rule; weight decay is decoupled in both");
 }
 

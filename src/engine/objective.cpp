@@ -8,6 +8,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/base/trace.hpp"
+#include "archon/engine/option_words.hpp"
 #include "archon/parallel/collectives.hpp"
 #include "archon/parallel/linear.hpp"
 
@@ -154,25 +155,7 @@ LossOptions completed(LossOptions options) {
 
 }  // namespace
 
-std::string to_string(LossKind kind) {
-  switch (kind) {
-    case LossKind::sft:
-      return "sft";
-    case LossKind::critic:
-      return "critic";
-    case LossKind::grpo:
-      return "grpo";
-    case LossKind::ppo:
-      return "ppo";
-    case LossKind::gspo:
-      return "gspo";
-    case LossKind::sapo:
-      return "sapo";
-    case LossKind::dpo:
-      return "dpo";
-  }
-  return "";
-}
+std::string to_string(LossKind kind) { return word_of(kLossWords, kind); }
 
 bool LossOptions::is_policy_gradient() const {
   return kind == LossKind::grpo || kind == LossKind::ppo || kind == LossKind::gspo ||

@@ -9,49 +9,40 @@
 
 #include "archon/base/log.hpp"
 #include "archon/base/version.hpp"
+#include "archon/engine/option_words.hpp"
 #include "archon/io/json.hpp"
 
 namespace archon {
 namespace {
 
 // What decides about the steps to come, apart from schedule and length, which users change.
-constexpr std::array kDecisive = {"data-sequences", "batch-sequences", "shuffle",
-                                  "seed",           "dtype",           "loss"};
+constexpr std::array kDecisive = {"batch-sequences", "shuffle", "seed", "dtype", "loss"};
 
-const char* shape_name(LrSchedule::Shape shape) {
-  switch (shape) {
-    case LrSchedule::Shape::linear:
-      return "linear";
-    case LrSchedule::Shape::cosine:
-      return "cosine";
-    default:
-      return "constant";
-  }
-}
+const char* on_or_off(bool on) { return on ? "on" : "off"; }
 
-/// What the steps to come depend on, named like the options. Choices are numbered.
+/// What the steps to come depend on, named like the options, in their words.
 Json loss_configuration(const LossOptions& loss) {
   const PolicyLossOptions& policy = loss.policy;
   const AdvantageOptions& advantages = loss.advantages;
   const RewardOptions& reward = advantages.reward;
-  return {{"aggregate", static_cast<int>(loss.aggregate)},
+  return {{"aggregate", word_of(kAggregateWords, loss.aggregate)},
           {"aggregate-length", loss.length_divisor},
           {"temperature", loss.temperature},
           {"eps-clip", policy.eps_clip},
-          {"eps-clip-higher", loss.eps_clip_higher},
+          {"eps-clip-higher", loss.eps_clip_higher < 0 ? Json("") : Json(loss.eps_clip_higher)},
           {"dual-clip", policy.dual_clip},
           {"behaviour-weight-cap", policy.behaviour_weight_cap},
-          {"ratio", policy.sequence_ratio},
+          {"ratio", word_of(kRatioWords, policy.sequence_ratio)},
           {"sapo-tau-positive", policy.sapo_tau_positive},
           {"sapo-tau-negative", policy.sapo_tau_negative},
-          {"proximal", static_cast<int>(loss.proximal)},
+          {"proximal", word_of(kProximalWords, loss.proximal)},
           {"entropy-coefficient", loss.entropy_coefficient},
           {"kl-coefficient", loss.kl_coefficient},
-          {"kl-estimator", static_cast<int>(loss.kl_estimator)},
-          {"kl-in", loss.kl_in_reward ? "reward" : "loss"},
+          {"kl-estimator", word_of(kKlEstimatorWords, loss.kl_estimator)},
+          {"kl-in", word_of(kKlInWords, loss.kl_in_reward)},
           {"reference", loss.reference},
-          {"reward-norm", loss.reward_norm ? static_cast<int>(*loss.reward_norm) : -1},
-          {"reward-std", advantages.divide_by_std},
+          {"reward-norm", word_of(kRewardNormWords, loss.reward_norm)},
+          {"reward-std", on_or_off(advantages.divide_by_std)},
           {"reward-bias", reward.bias},
           {"reward-scale", reward.scale},
           {"reward-clip", reward.clip},
@@ -60,9 +51,9 @@ Json loss_configuration(const LossOptions& loss) {
           {"overlong-penalty", reward.overlong_penalty},
           {"gamma", advantages.gamma},
           {"gae-lambda", advantages.lambda},
-          {"whiten-advantages", static_cast<int>(advantages.whitening)},
+          {"whiten-advantages", word_of(kWhiteningWords, advantages.whitening)},
           {"value-eps-clip", loss.critic.eps_clip},
-          {"value-error", static_cast<int>(loss.critic.error)},
+          {"value-error", word_of(kValueErrorWords, loss.critic.error)},
           {"huber-delta", loss.critic.huber_delta},
           {"dpo-beta", loss.dpo.beta},
           {"dpo-label-smoothing", loss.dpo.label_smoothing}};
@@ -74,17 +65,17 @@ Json configuration(const TrainOptions& options, int64_t sequences) {
           {"data", options.run.data},
           {"data-sequences", sequences},
           {"batch-sequences", options.batch_sequences},
-          {"shuffle", options.shuffle ? "on" : "off"},
+          {"shuffle", on_or_off(options.shuffle)},
           {"seed", options.run.seed},
           {"micro-batch-tokens", options.run.micro_batch_tokens},
           {"dtype", options.run.dtype == at::kFloat ? "float32" : "bfloat16"},
           {"loss", to_string(options.loss.kind)},
           {"loss-options", loss_configuration(options.loss)},
-          {"optimizer", options.optimizer == OptimizerKind::adamw ? "adamw" : "sgd"},
+          {"optimizer", word_of(kOptimizerWords, options.optimizer)},
           {"weight-decay", options.adamw.weight_decay},
           {"clip-grad-norm", options.clip_grad_norm},
           {"lr", options.schedule.lr},
-          {"lr-schedule", shape_name(options.schedule.shape)},
+          {"lr-schedule", word_of(kLrScheduleWords, options.schedule.shape)},
           {"warmup-steps", options.schedule.warmup_steps},
           {"min-lr-ratio", options.schedule.min_ratio},
           {"steps", options.steps}};
@@ -131,20 +122,34 @@ void restore_random_state(const Json& states, const Communicator& world) {
 }
 
 std::string text_of(const Json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
+  const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+  return text.empty() ? "not given" : text;
+}
+
+/// Both read as the value of an option, "--loss was ...", or as a property, "--data had ...".
+void warn_of_change(const std::string& was, const std::string& is) {
+  log::warning(
+      "{} when the checkpoint was saved and {} now: the run goes on, but not as it would have", was,
+      is);
 }
 
 void compare(const std::string& name, const Json& was, const Json& now) {
   // What an older Archon did not say was not asked for then.
   if (was.is_null() || was == now) return;
-  log::warning(
-      "--{} was {} when the checkpoint was saved and is {} now: the run goes on, but not "
-      "as it would have",
-      name, text_of(was), text_of(now));
+  warn_of_change(fmt::format("--{} was {}", name, text_of(was)),
+                 fmt::format("is {}", text_of(now)));
+}
+
+void compare_data(const Json& before, const Json& now) {
+  const int64_t sequences = before.at("data-sequences"), sequences_now = now.at("data-sequences");
+  if (sequences != sequences_now)
+    warn_of_change(fmt::format("--data had {} sequences", sequences),
+                   fmt::format("has {}", sequences_now));
 }
 
 void compare(const Json& before, const Json& now) {
   for (const char* const name : kDecisive) compare(name, before.value(name, Json()), now.at(name));
+  compare_data(before, now);
   const Json loss = before.value("loss-options", Json::object());
   for (const auto& [name, value] : now.at("loss-options").items())
     compare(name, loss.value(name, Json()), value);

@@ -172,6 +172,19 @@ BOOST_AUTO_TEST_CASE(what_is_changed_is_named) {
   check_bad_input(1, run.command(4, {"--optimizer", "sgd"}), {"optimizer state exp_avg", "--optimizer"});
 }
 
+BOOST_AUTO_TEST_CASE(what_is_changed_is_named_in_the_words_of_the_options) {
+  const Inputs run;
+  check_runs(1, run.train({"--save-every", "2"}));
+  run.write_data(at::tensor({1, 2, 3, 4}, at::kInt), at::tensor({0, 4}));
+  const auto changed = run_archon(run.train({"--steps", "3", "--aggregate", "sequence-mean"}));
+  BOOST_REQUIRE_MESSAGE(changed.exit_code == 0, changed.err);
+  CHECK_CONTAINS(changed.err,
+                 "--aggregate was token-mean when the checkpoint was saved and is sequence-mean now");
+  CHECK_CONTAINS(changed.err,
+                 "--data had 6 sequences when the checkpoint was saved and has 1 now");
+  BOOST_CHECK(!contains(changed.err, "data-sequences"));
+}
+
 BOOST_AUTO_TEST_CASE(old_checkpoints_are_removed) {
   const Run run;
   run.go(2, 5, {"--save-every", "1", "--keep", "2", "--checkpoint-async", "on"});
