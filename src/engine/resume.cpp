@@ -61,6 +61,40 @@ void check_place(const TrainOptions& options, const CheckpointEntry& first, cons
                   options.resume, first.step, own.front().folder);
 }
 
+/// What makes a model that one and no other, named as in config.json where that says it.
+Json definition(const DecoderConfig& config) {
+  return {{"model_type", config.model_type},
+          {"hidden_size", config.hidden_size},
+          {"intermediate_size", config.intermediate_size},
+          {"num_hidden_layers", config.num_layers},
+          {"num_attention_heads", config.num_heads},
+          {"num_key_value_heads", config.num_kv_heads},
+          {"head_dim", config.head_dim},
+          {"vocab_size", config.vocab_size},
+          {"rms_norm_eps", config.rms_norm_eps},
+          {"rope_theta", config.rope_theta},
+          {"qkv_bias", config.qkv_bias},
+          {"qk_norm", config.qk_norm},
+          {"tie_word_embeddings", config.tied_embeddings},
+          {"critic", config.critic}};
+}
+
+Json read_definition(const std::string& model) {
+  const HfConfig hf = HfConfig::read(model_folder(model));
+  return definition(ModelRegistry::instance().find(hf.model_type()).parse_config(hf));
+}
+
+/// Weights come from the checkpoint, and everything else from --model: they must belong together.
+void check_same_model(const std::string& checkpoint, const std::string& model) {
+  const Json there = read_definition(checkpoint), here = read_definition(model);
+  for (const auto& [name, value] : there.items())
+    ARCHON_VALIDATE(here.at(name) == value,
+                    "{} is a checkpoint of another model ({} is {} there and {} in --model {}), "
+                    "and the run would go on from it; give the --model of before, or begin afresh "
+                    "in another --output",
+                    checkpoint, name, value.dump(), here.at(name).dump(), model);
+}
+
 Entries find_candidates(const TrainOptions& options) {
   ARCHON_VALIDATE(!fs::exists(options.output + "/config.json"),
                   "--output {} is the folder of a model, which would hide the run's checkpoints; "
@@ -88,7 +122,9 @@ Entries find_candidates(const TrainOptions& options) {
 Entries prepare_output(const TrainOptions& options, const Mesh& mesh) {
   Json found = Json::array();
   check_on_rank_zero(mesh.world(), [&] {
-    for (const CheckpointEntry& entry : find_candidates(options))
+    const Entries candidates = find_candidates(options);
+    if (!candidates.empty()) check_same_model(candidates.front().folder, options.run.model);
+    for (const CheckpointEntry& entry : candidates)
       found.push_back({{"step", entry.step}, {"folder", entry.folder}});
     ensure_writable_folder(options.output);
   });

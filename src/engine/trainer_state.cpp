@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 
 #include "archon/base/log.hpp"
 #include "archon/base/version.hpp"
@@ -127,10 +128,9 @@ std::string text_of(const Json& value) {
 }
 
 /// Both read as the value of an option, "--loss was ...", or as a property, "--data had ...".
-void warn_of_change(const std::string& was, const std::string& is) {
-  log::warning(
-      "{} when the checkpoint was saved and {} now: the run goes on, but not as it would have", was,
-      is);
+void warn_of_change(const std::string& was, const std::string& is,
+                    const char* how = "but not as it would have") {
+  log::warning("{} when the checkpoint was saved and {} now: the run goes on, {}", was, is, how);
 }
 
 void compare(const std::string& name, const Json& was, const Json& now) {
@@ -140,11 +140,18 @@ void compare(const std::string& name, const Json& was, const Json& now) {
                  fmt::format("is {}", text_of(now)));
 }
 
+/// A folder has no number of sequences, and its position tells of its files.
 void compare_data(const Json& before, const Json& now) {
   const int64_t sequences = before.at("data-sequences"), sequences_now = now.at("data-sequences");
   if (sequences != sequences_now)
     warn_of_change(fmt::format("--data had {} sequences", sequences),
                    fmt::format("has {}", sequences_now));
+  const std::string path = before.at("data"), path_now = now.at("data");
+  std::error_code ignored;
+  if (sequences == sequences_now && sequences > 0 && path != path_now &&
+      !std::filesystem::equivalent(path, path_now, ignored))
+    warn_of_change(fmt::format("--data was {}", path), fmt::format("is {}", path_now),
+                   "as it would have only if both hold the same");
 }
 
 void compare(const Json& before, const Json& now) {

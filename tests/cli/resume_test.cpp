@@ -185,6 +185,42 @@ BOOST_AUTO_TEST_CASE(what_is_changed_is_named_in_the_words_of_the_options) {
   BOOST_CHECK(!contains(changed.err, "data-sequences"));
 }
 
+BOOST_AUTO_TEST_CASE(a_run_goes_on_with_its_own_model_only) {
+  const Inputs run, other;
+  check_runs(1, run.train({"--save-every", "2"}));
+  const auto go_on = [&](const std::string& model) {
+    return run.train({"--steps", "3", "--save-hf", "off", "--model", model});
+  };
+  other.edit_config([](Json& config) { config["rms_norm_eps"] = 0.5; });
+  const std::string trained = read_bytes(run.output + "/hf/model.safetensors");
+  const std::string lines = read_bytes(run.output + "/metrics.jsonl");
+  check_bad_input(2, go_on(other.model),
+                  {step_folder(run, 2), "another model (rms_norm_eps is 1e-06 there and 0.5 in --model " +
+                                            other.model + ")"});
+  BOOST_CHECK(read_bytes(run.output + "/metrics.jsonl") == lines);
+  BOOST_CHECK(read_bytes(run.output + "/hf/model.safetensors") == trained);
+
+  // What does not make it another model, and what a checkpoint says of its own.
+  other.edit_config([](Json& config) {
+    config["rms_norm_eps"] = 1e-6;
+    config["torch_dtype"] = "bfloat16";
+    config["transformers_version"] = "0";
+  });
+  check_runs(1, go_on(other.model));
+  check_runs(1, go_on(step_folder(run, 2)));
+}
+
+BOOST_AUTO_TEST_CASE(another_file_of_data_is_named) {
+  const Inputs run;
+  check_runs(1, run.train({"--save-every", "2"}));
+  const std::string moved = run.folder / "moved.h5";
+  fs::rename(run.data, moved);
+  const auto result = run_archon(run.train({"--steps", "3", "--data", moved}));
+  BOOST_REQUIRE_MESSAGE(result.exit_code == 0, result.err);
+  CHECK_CONTAINS(result.err, fmt::format("--data was {} when the checkpoint was saved and is {} now",
+                                         run.data, moved));
+}
+
 BOOST_AUTO_TEST_CASE(old_checkpoints_are_removed) {
   const Run run;
   run.go(2, 5, {"--save-every", "1", "--keep", "2", "--checkpoint-async", "on"});

@@ -13,7 +13,8 @@ namespace archon {
 
 /// Makes the output folder, and finds the checkpoints that --resume asks for: the first is to be
 /// taken, the others stand in for a damaged one. Empty: the run begins afresh. InputError for an
-/// output folder that holds something else. Collective, the same on every rank.
+/// output folder that holds something else, and for a checkpoint of another model than --model; the
+/// folder is untouched then. Collective, the same on every rank.
 std::vector<CheckpointEntry> prepare_output(const TrainOptions& options, const Mesh& mesh);
 
 struct LoadedCheckpoint {
