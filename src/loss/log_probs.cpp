@@ -24,14 +24,16 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+/// What logits are multiplied with.
+float scale_of(const VocabParallelHead& head) { return static_cast<float>(1.0 / head.temperature); }
+
 /// One chunk of tokens: its logits in the hidden states' type.
 class Chunk {
  public:
   Chunk(const at::Tensor& hidden, const VocabParallelHead& head, const at::Tensor& labels)
       : head_(head),
         labels_(labels),
-        place_{even_range(head.vocab_size, head.tp.size(), head.tp.rank()).begin,
-               static_cast<float>(1.0 / head.temperature)},
+        place_{even_range(head.vocab_size, head.tp.size(), head.tp.rank()).begin, scale_of(head)},
         logits_(matmul_nt(hidden, head.weight)) {}
 
   /// Collective over tp: statistics of every token's distribution over the whole vocabulary.
@@ -41,7 +43,7 @@ class Chunk {
     at::Tensor all =
         at::empty({head_.tp.size(), mine.size(0), softmax_rows::kStatsWidth}, mine.options());
     head_.tp.all_gather(all, mine.unsqueeze(0));
-    return softmax_rows::merged(all);
+    return softmax_rows::merged(all, place_.scale);
   }
 
   /// The logits, turned into their gradient: softmax_rows::differentiate.
@@ -106,7 +108,7 @@ struct LogProbsFunction : torch::autograd::Function<LogProbsFunction> {
     });
     const at::Tensor log_probs = at::zeros({hidden.size(0)}, options);
     const at::Tensor entropy = at::zeros({with_entropy ? hidden.size(0) : 0}, options);
-    log_probs.index_copy_(0, rows, softmax_rows::log_probs(whole));
+    log_probs.index_copy_(0, rows, softmax_rows::log_probs(whole, scale_of(head)));
     if (with_entropy) entropy.index_copy_(0, rows, softmax_rows::entropies(whole));
     context->save_for_backward({hidden, weight, rows, labels, whole});
     context->saved_data["vocab_size"] = vocab_size;
@@ -162,7 +164,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
       const at::Tensor x = hidden.narrow(0, begin, count), g = negative.narrow(0, begin, count);
       Chunk chunk(x, head, labels.narrow(0, begin, count));
       const at::Tensor whole = chunk.distributions();
-      loss.add_((g.to(at::kDouble) * softmax_rows::log_probs(whole)).sum());
+      loss.add_((g.to(at::kDouble) * softmax_rows::log_probs(whole, scale_of(head))).sum());
       if (!with_gradient) return;
       const at::Tensor logits_grad = chunk.logits_gradient(g, at::Tensor(), whole);
       hidden_grad.narrow(0, begin, count).copy_(matmul_nt(logits_grad, weight.t()));

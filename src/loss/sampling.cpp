@@ -38,7 +38,7 @@ at::Tensor share_of_rows(const at::Tensor& local, const VocabParallelHead& head)
   return at::cat(columns, 1);
 }
 
-/// The tokens that top_k and top_p leave; `stats` are those of scale · logits. They are sorted no
+/// The tokens that top_k and top_p leave; `stats` are those of the logits. They are sorted no
 /// farther than needed.
 std::vector<int64_t> candidates(const float* logits, int64_t vocab, float scale,
                                 const kernels::SoftmaxStats& stats,
@@ -61,7 +61,7 @@ std::vector<int64_t> candidates(const float* logits, int64_t vocab, float scale,
   if (options.top_p == 1) return tokens;
 
   const auto weight = [&](int64_t token) {
-    return std::exp(double{scale} * logits[token] - double{stats.max});
+    return std::exp(double{scale} * (double{logits[token]} - stats.max));
   };
   double sum = 0, total = stats.sum;
   if (kept < vocab) {
@@ -124,7 +124,7 @@ DrawnTokens draw_chunk(const at::Tensor& hidden, const VocabParallelHead& head, 
       const kernels::SoftmaxStats stats = kernels::softmax_stats(row, vocab, scale);
       const int64_t token = draw_token(row, vocab, scale, stats, draws[mine.begin + i], options);
       tokens.data_ptr<int64_t>()[i] = token;
-      log_probs.data_ptr<float>()[i] = kernels::log_prob(row[token] * scale, stats.max, stats.sum);
+      log_probs.data_ptr<float>()[i] = kernels::log_prob(row[token], stats, scale);
     }
   });
   if (head.tp.size() == 1) return {tokens, log_probs};

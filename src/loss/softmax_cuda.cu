@@ -25,23 +25,23 @@ __device__ SoftmaxStats from_lane(const SoftmaxStats& stats, int distance) {
 }
 
 /// Thread 0's result is that of all threads of the warp.
-__device__ SoftmaxStats merge_warp(SoftmaxStats stats) {
+__device__ SoftmaxStats merge_warp(SoftmaxStats stats, float scale) {
   for (int distance = kWarp / 2; distance > 0; distance /= 2)
-    stats = merge(stats, from_lane(stats, distance));
+    stats = merge(stats, from_lane(stats, distance), scale);
   return stats;
 }
 
 /// Thread 0's result is that of the block.
-__device__ SoftmaxStats merge_block(SoftmaxStats stats) {
+__device__ SoftmaxStats merge_block(SoftmaxStats stats, float scale) {
   __shared__ SoftmaxStats of_warps[kThreads / kWarp];
   const int warp = static_cast<int>(threadIdx.x) / kWarp,
             lane = static_cast<int>(threadIdx.x) % kWarp;
-  stats = merge_warp(stats);
+  stats = merge_warp(stats, scale);
   if (lane == 0) of_warps[warp] = stats;
   __syncthreads();
   if (warp != 0) return stats;
   stats = lane < kThreads / kWarp ? of_warps[lane] : SoftmaxStats{-INFINITY, 0, 0, 0};
-  return merge_warp(stats);
+  return merge_warp(stats, scale);
 }
 
 template <class T, int kSize>
@@ -52,15 +52,15 @@ __global__ void statistics_kernel(LogitRow<const T> first, const int64_t* labels
   row.logits += token * row.width;
   SoftmaxStats mine{-INFINITY, 0, 0, 0};
   for (int64_t i = threadIdx.x * kSize; i < row.width; i += kThreads * kSize) {
-    const auto logits = load<kSize>(row.logits + i);
-    float scaled[kSize];
-    for (int j = 0; j < kSize; ++j) scaled[j] = logits[j] * row.scale;
-    mine = with_logits(mine, scaled);
+    const auto vector = load<kSize>(row.logits + i);
+    float logits[kSize];
+    for (int j = 0; j < kSize; ++j) logits[j] = vector[j];
+    mine = with_logits(mine, logits, row.scale);
   }
-  mine = merge_block(mine);
+  mine = merge_block(mine, row.scale);
   if (threadIdx.x != 0) return;
   const int64_t column = row.column_of(labels[token]);
-  mine.label = column >= 0 ? row.scaled(column) : 0.0F;
+  mine.label = column >= 0 ? row.at(column) : 0.0F;
   stats[token] = mine;
 }
 
@@ -73,11 +73,11 @@ __global__ void differentiate_kernel(LogitRow<T> first, const int64_t* labels, c
   const int64_t label = labels[token], column = row.column_of(label);
   const RowGradient gradient(label >= 0 ? grad[token] * row.scale : 0.0F,
                              entropy_grad != nullptr ? entropy_grad[token] * row.scale : 0.0F,
-                             whole[token]);
+                             whole[token], row.scale);
   for (int64_t i = threadIdx.x * kSize; i < row.width; i += kThreads * kSize) {
     Vector<T, kSize> result = load<kSize>(row.logits + i);
     for (int j = 0; j < kSize; ++j)
-      result.set(j, gradient.none ? 0.0F : gradient.at(result[j] * row.scale, i + j == column));
+      result.set(j, gradient.none ? 0.0F : gradient.at(result[j], i + j == column));
     store(row.logits + i, result);
   }
 }
@@ -93,15 +93,17 @@ struct MergeRanks {
   const SoftmaxStats* stats;
   SoftmaxStats* whole;
   int64_t tokens, ranks;
+  float scale;
   __device__ void operator()(int64_t t) const {
-    whole[t] = kernels::merge_ranks(stats + t, tokens, ranks);
+    whole[t] = kernels::merge_ranks(stats + t, tokens, ranks, scale);
   }
 };
 
 struct LogProb {
   const SoftmaxStats* whole;
   float* result;
-  __device__ void operator()(int64_t t) const { result[t] = kernels::log_prob(whole[t]); }
+  float scale;
+  __device__ void operator()(int64_t t) const { result[t] = kernels::log_prob(whole[t], scale); }
 };
 
 struct Entropy {
@@ -139,13 +141,13 @@ void statistics(const at::Tensor& logits, const at::Tensor& labels, const Place&
   });
 }
 
-void merge_ranks(const at::Tensor& of_ranks, const at::Tensor& whole) {
+void merge_ranks(const at::Tensor& of_ranks, float scale, const at::Tensor& whole) {
   auto* const out = reinterpret_cast<SoftmaxStats*>(whole.data_ptr<float>());
-  for_tokens(whole, MergeRanks{stats_of(of_ranks), out, of_ranks.size(1), of_ranks.size(0)});
+  for_tokens(whole, MergeRanks{stats_of(of_ranks), out, of_ranks.size(1), of_ranks.size(0), scale});
 }
 
-void log_probs(const at::Tensor& whole, const at::Tensor& result) {
-  for_tokens(result, LogProb{stats_of(whole), result.data_ptr<float>()});
+void log_probs(const at::Tensor& whole, float scale, const at::Tensor& result) {
+  for_tokens(result, LogProb{stats_of(whole), result.data_ptr<float>(), scale});
 }
 
 void entropies(const at::Tensor& whole, const at::Tensor& result) {

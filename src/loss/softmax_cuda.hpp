@@ -8,8 +8,8 @@ namespace archon::softmax_rows::cuda {
 
 void statistics(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
                 const at::Tensor& stats);
-void merge_ranks(const at::Tensor& of_ranks, const at::Tensor& whole);
-void log_probs(const at::Tensor& whole, const at::Tensor& result);
+void merge_ranks(const at::Tensor& of_ranks, float scale, const at::Tensor& whole);
+void log_probs(const at::Tensor& whole, float scale, const at::Tensor& result);
 void entropies(const at::Tensor& whole, const at::Tensor& result);
 void differentiate(const at::Tensor& logits, const at::Tensor& labels, const Place& place,
                    const at::Tensor& grad, const at::Tensor& entropy_grad, const at::Tensor& whole);

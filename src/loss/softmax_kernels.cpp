@@ -17,10 +17,9 @@ ARCHON_INLINE SoftmaxStats row_stats(const T* logits, int64_t width, float scale
     const float logit = static_cast<float>(logits[i]);
     max = logit > max ? logit : max;
   }
-  max *= scale;
   float sum = 0, weighted = 0;
   for (int64_t i = 0; i < width; ++i) {
-    const float shifted = static_cast<float>(logits[i]) * scale - max;
+    const float shifted = (static_cast<float>(logits[i]) - max) * scale;
     const float e = std::exp(shifted);
     sum += e;
     weighted += e * shifted;
@@ -32,7 +31,7 @@ template <class T>
 ARCHON_INLINE void exponentiate_row(T* logits, int64_t width, float scale, float max, float factor,
                                     float slope) {
   for (int64_t i = 0; i < width; ++i) {
-    const float shifted = static_cast<float>(logits[i]) * scale - max;
+    const float shifted = (static_cast<float>(logits[i]) - max) * scale;
     logits[i] = static_cast<T>((factor + slope * shifted) * std::exp(shifted));
   }
 }

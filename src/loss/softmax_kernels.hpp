@@ -13,7 +13,7 @@ namespace archon::kernels {
 #define ARCHON_DECLARE_KERNELS(T)                                                               \
   /* Statistics of scale · logits [width] (label left 0). */                                   \
   SoftmaxStats softmax_stats(const T* logits, int64_t width, float scale);                      \
-  /* Replaces logits [width] by (factor + slope · s) · exp(s), s = scale · logit − max. */ \
+  /* Replaces logits [width] by (factor + slope · s) · exp(s), s = scale · (logit − max). */ \
   void exponentiate(T* logits, int64_t width, float scale, float max, float factor, float slope);
 
 ARCHON_DECLARE_KERNELS(float)

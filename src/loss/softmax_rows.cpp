@@ -54,36 +54,36 @@ at::Tensor statistics(const at::Tensor& logits, const at::Tensor& labels, const 
   for_rows(logits, place, [&]<class T>(int64_t t, const LogitRow<T>& row) {
     out[t] = {-std::numeric_limits<float>::infinity(), 0, 0, 0};
     if (row.width > 0) out[t] = kernels::softmax_stats(row.logits, row.width, row.scale);
-    if (const int64_t column = row.column_of(label[t]); column >= 0)
-      out[t].label = row.scaled(column);
+    if (const int64_t column = row.column_of(label[t]); column >= 0) out[t].label = row.at(column);
   });
   return stats;
 }
 
-at::Tensor merged(const at::Tensor& of_ranks) {
+at::Tensor merged(const at::Tensor& of_ranks, float scale) {
   const int64_t ranks = of_ranks.size(0), tokens = of_ranks.size(1);
   if (ranks == 1) return of_ranks.select(0, 0);
   at::Tensor whole = at::empty({tokens, kStatsWidth}, of_ranks.options());
   if constexpr (kCudaBuild)
     if (of_ranks.is_cuda()) {
-      cuda::merge_ranks(of_ranks, whole);
+      cuda::merge_ranks(of_ranks, scale, whole);
       return whole;
     }
   const SoftmaxStats* stats = stats_of(of_ranks);
   auto* out = reinterpret_cast<SoftmaxStats*>(whole.data_ptr<float>());
-  for (int64_t t = 0; t < tokens; ++t) out[t] = kernels::merge_ranks(stats + t, tokens, ranks);
+  for (int64_t t = 0; t < tokens; ++t)
+    out[t] = kernels::merge_ranks(stats + t, tokens, ranks, scale);
   return whole;
 }
 
-at::Tensor log_probs(const at::Tensor& whole) {
+at::Tensor log_probs(const at::Tensor& whole, float scale) {
   at::Tensor result = at::empty({whole.size(0)}, whole.options());
   if constexpr (kCudaBuild)
     if (whole.is_cuda()) {
-      cuda::log_probs(whole, result);
+      cuda::log_probs(whole, scale, result);
       return result;
     }
   float* out = result.data_ptr<float>();
-  for (int64_t t = 0; t < whole.size(0); ++t) out[t] = kernels::log_prob(stats_of(whole)[t]);
+  for (int64_t t = 0; t < whole.size(0); ++t) out[t] = kernels::log_prob(stats_of(whole)[t], scale);
   return result;
 }
 
@@ -110,13 +110,13 @@ void differentiate(const at::Tensor& logits, const at::Tensor& labels, const Pla
   const float *g = grad.const_data_ptr<float>(), *h = data_or_null(entropy_grad);
   for_rows(logits, place, [&]<class T>(int64_t t, const LogitRow<T>& row) {
     const RowGradient gradient(label[t] >= 0 ? g[t] * row.scale : 0.0F,
-                               h != nullptr ? h[t] * row.scale : 0.0F, stats[t]);
+                               h != nullptr ? h[t] * row.scale : 0.0F, stats[t], row.scale);
     if (gradient.none) {
       std::fill_n(row.logits, row.width, T(0));
       return;
     }
     const int64_t column = row.column_of(label[t]);
-    const float label_logit = column >= 0 ? row.scaled(column) : 0.0F;
+    const float label_logit = column >= 0 ? row.at(column) : 0.0F;
     kernels::exponentiate(row.logits, row.width, row.scale, gradient.max, gradient.factor,
                           gradient.slope);
     if (column >= 0) row.logits[column] = static_cast<T>(gradient.at(label_logit, true));

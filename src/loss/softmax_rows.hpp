@@ -19,11 +19,11 @@ struct Place {
 /// float32 [tokens, 4]
 at::Tensor statistics(const at::Tensor& logits, const at::Tensor& labels, const Place& place);
 
-/// Of the whole vocabulary, from those of each rank [ranks, tokens, 4].
-at::Tensor merged(const at::Tensor& of_ranks);
+/// Of the whole vocabulary, from those of each rank [ranks, tokens, 4]; `scale`: that of Place.
+at::Tensor merged(const at::Tensor& of_ranks, float scale);
 
 /// float32 [tokens], of merged statistics.
-at::Tensor log_probs(const at::Tensor& whole);
+at::Tensor log_probs(const at::Tensor& whole, float scale);
 at::Tensor entropies(const at::Tensor& whole);
 
 /// Replaces logits by d(Σ grad·log p + entropy_grad·H)/d logits, with H the entropy. grad and

@@ -269,6 +269,37 @@ BOOST_AUTO_TEST_CASE(tokens_without_label_are_not_computed) {
   BOOST_TEST(none.entropy.eq(0).all().item<bool>());
 }
 
+// The likeliest two, a rounding apart, lie on different ranks.
+BOOST_AUTO_TEST_CASE(low_temperatures_round_no_log_probability) {
+  const Communicator tp = world_group();
+  constexpr int64_t kVocab = 48;
+  const Range rows = even_range(kVocab, tp.size(), tp.rank());
+  const std::vector<int64_t> likeliest = {7, 40};
+  at::Tensor logits = noise({kVocab}, 6).to(at::kFloat);
+  logits[likeliest[0]] = 20.3F;
+  logits[likeliest[1]] = std::nextafter(20.3F, 0.0F);
+  const at::Tensor weight = at::zeros({rows.size(), 8}), hidden = at::zeros({2, 8});
+  weight.select(1, 0).copy_(logits.narrow(0, rows.begin, rows.size()));
+  hidden.select(1, 0).fill_(1);
+  for (const double temperature : {1e-4, 1e-6, 1e-8})
+    BOOST_TEST_CONTEXT("temperature " << temperature) {
+      const at::Tensor z = leaf(logits.to(at::kDouble)), mine = leaf(weight.to(device()));
+      const at::Tensor all = at::log_softmax(z / temperature, 0);
+      const auto got = archon::vocab_parallel_log_probs(
+          hidden.to(device()), {mine, kVocab, tp, temperature}, at::tensor(likeliest), true);
+      const at::Tensor want = all.index_select(0, at::tensor(likeliest));
+      const double entropy = -(all.exp() * all).sum().item<double>();
+      for (int64_t i = 0; i < 2; ++i) {
+        BOOST_CHECK_CLOSE(got.log_probs[i].item<double>(), want[i].item<double>(), 1e-3);
+        BOOST_CHECK_SMALL(got.entropy[i].item<double>() - entropy, 1e-5);
+      }
+      want.sum().backward();
+      got.log_probs.sum().backward();
+      ARCHON_CHECK_NEAR(mine.grad().select(1, 0).cpu() * temperature,
+                        z.grad().narrow(0, rows.begin, rows.size()) * temperature, 1e-5);
+    }
+}
+
 // At temperatures whose reciprocal is rounded, the sum of a peaked row came out below 1.
 BOOST_AUTO_TEST_CASE(no_probability_is_above_1) {
   const Communicator tp = world_group();

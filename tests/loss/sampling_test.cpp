@@ -135,6 +135,20 @@ BOOST_AUTO_TEST_CASE(every_rank_has_the_same) {
   BOOST_CHECK(at::equal(tokens, drawn.tokens) && at::equal(log_probs, drawn.log_probs));
 }
 
+BOOST_AUTO_TEST_CASE(low_temperatures_round_no_log_probability) {
+  const at::Tensor logits = kLogits.clone();
+  logits[7] = 20.3F;
+  logits[40] = std::nextafter(20.3F, 0.0F);  // with 13 % of the probability at 1e-6
+  for (const double temperature : {1e-4, 1e-6, 1e-8})
+    for (const double top_p : {1.0, 0.8}) {
+      const DrawnTokens drawn = draw(logits, 20, {.top_p = top_p, .seed = 10}, temperature);
+      const at::Tensor want = at::log_softmax(logits.to(at::kDouble) / temperature, 0);
+      BOOST_CHECK_SMALL(
+          (drawn.log_probs - want.index_select(0, drawn.tokens)).abs().max().item<double>(), 1e-5);
+      if (top_p < 0.87 && temperature < 1e-5) BOOST_CHECK(drawn.tokens.eq(7).all().item<bool>());
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_draw_depends_on_its_place_and_the_seed_alone) {
   const at::Tensor a = draw(kLogits, 300, {.seed = 1}).tokens;
   BOOST_CHECK(at::equal(a.narrow(0, 0, 10), draw(kLogits, 10, {.seed = 1}).tokens));

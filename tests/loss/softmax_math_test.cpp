@@ -29,12 +29,12 @@ SoftmaxStats of_block(const LogitRow<const float>& row, int threads) {
   std::vector<SoftmaxStats> shares(threads, kNone);
   for (int thread = 0; thread < threads; ++thread)
     for (int64_t i = thread * kSize; i < row.width; i += threads * kSize) {
-      float scaled[kSize];
-      for (int j = 0; j < kSize; ++j) scaled[j] = row.scaled(i + j);
-      shares[thread] = with_logits(shares[thread], scaled);
+      float logits[kSize];
+      for (int j = 0; j < kSize; ++j) logits[j] = row.at(i + j);
+      shares[thread] = with_logits(shares[thread], logits, row.scale);
     }
   for (int half = threads / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) shares[i] = merge(shares[i], shares[i + half]);
+    for (int i = 0; i < half; ++i) shares[i] = merge(shares[i], shares[i + half], row.scale);
   return shares.front();
 }
 
@@ -50,8 +50,7 @@ BOOST_AUTO_TEST_CASE(shares_of_threads_make_the_row) {
     const LogitRow<const float> row{logits.const_data_ptr<float>(), width, 0, kScale};
     const SoftmaxStats stats = width % 8 == 0 ? of_block<8>(row, 16) : of_block(row, 64);
     for (int64_t i = 0; i < width; ++i)
-      BOOST_CHECK_SMALL(row.scaled(i) - stats.max - std::log(stats.sum) - log_p[i].item<float>(),
-                        2e-5F);
+      BOOST_CHECK_SMALL(log_prob(row.at(i), stats, kScale) - log_p[i].item<float>(), 2e-5F);
     const double entropy = -(p * log_p).sum().item<double>();
     BOOST_CHECK_SMALL(std::log(stats.sum) - stats.weighted / stats.sum - entropy, 2e-5);
   }
@@ -65,10 +64,9 @@ BOOST_AUTO_TEST_CASE(the_gradient_is_that_of_log_probability_and_entropy) {
   const at::Tensor log_p = at::log_softmax(leaf * double{kScale}, 0);
   (kGrad * log_p[kLabel] - kEntropyGrad * (log_p.exp() * log_p).sum()).backward();
   const LogitRow<const float> row{logits.const_data_ptr<float>(), kWidth, 0, kScale};
-  const RowGradient gradient(kGrad * kScale, kEntropyGrad * kScale, of_block(row, 32));
+  const RowGradient gradient(kGrad * kScale, kEntropyGrad * kScale, of_block(row, 32), kScale);
   for (int64_t i = 0; i < kWidth; ++i)
-    BOOST_CHECK_SMALL(gradient.at(row.scaled(i), i == kLabel) - leaf.grad()[i].item<float>(),
-                      2e-6F);
+    BOOST_CHECK_SMALL(gradient.at(row.at(i), i == kLabel) - leaf.grad()[i].item<float>(), 2e-6F);
 }
 
 BOOST_AUTO_TEST_CASE(a_label_is_in_the_rows_of_one_rank) {
@@ -81,13 +79,13 @@ BOOST_AUTO_TEST_CASE(a_label_is_in_the_rows_of_one_rank) {
 BOOST_AUTO_TEST_CASE(no_rows_change_nothing) {
   const LogitRow<const float> none{nullptr, 0, 0, 1.0F};
   const SoftmaxStats some{2.0F, 3.0F, -1.0F, 0};
-  for (const SoftmaxStats& both :
-       {merge(kNone, some), merge(some, kNone), merge(of_block(none, 32), some)}) {
+  for (const SoftmaxStats& both : {merge(kNone, some, kScale), merge(some, kNone, kScale),
+                                   merge(of_block(none, 32), some, kScale)}) {
     BOOST_CHECK_EQUAL(both.max, some.max);
     BOOST_CHECK_EQUAL(both.sum, some.sum);
     BOOST_CHECK_EQUAL(both.weighted, some.weighted);
   }
-  BOOST_CHECK(RowGradient(0.0F, 0.0F, some).none);
+  BOOST_CHECK(RowGradient(0.0F, 0.0F, some, kScale).none);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

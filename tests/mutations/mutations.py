@@ -546,15 +546,15 @@ MUTATIONS = [
     Mutation(
         "softmax over a rank's own part of the vocabulary",
         "src/loss/log_probs.cpp",
-        "return softmax_rows::merged(all);",
+        "return softmax_rows::merged(all, place_.scale);",
         "return mine;",
         ("loss.2", "edge_batches.2", "golden.2"),
     ),
     Mutation(
         "sums of exponentials merged without their maxima",
         "src/loss/softmax_math.hpp",
-        "shift = s.max - max, factor = std::exp(shift);",
-        "shift = s.max - max, factor = 1.0F;",
+        "shift = (s.max - max) * scale, factor = std::exp(shift);",
+        "shift = (s.max - max) * scale, factor = 1.0F;",
         ("loss.2", "edge_batches.2", "golden.2"),
     ),
     Mutation(
