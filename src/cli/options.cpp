@@ -8,7 +8,7 @@ void add_mesh_options(OptionSet& options, RunOptions& run) {
   options.group("Mesh and numbers");
   options.add("dp", mesh_axis(run.mesh.dp),
               "data-parallel ranks; dp x cp x tp is the number of ranks, and one of the three may "
-              "be -1: computed");
+              "be -1: computed; for --cp or --tp give --dp N too");
   options.add("cp", mesh_axis(run.mesh.cp), "context-parallel ranks (Ulysses)");
   options.add("tp", mesh_axis(run.mesh.tp), "tensor-parallel ranks");
   options.add("dtype", compute_dtype(run.dtype), "type the model computes in");
@@ -34,10 +34,10 @@ void add_shard_option(OptionSet& options, RunOptions& run) {
               "everything on every rank");
 }
 
-void add_input_options(OptionSet& options, RunOptions& run) {
+void add_input_options(OptionSet& options, RunOptions& run, const char* data) {
   options.require("model", text(run.model, "DIR"),
                   "HuggingFace folder (config.json and safetensors) or checkpoint");
-  options.require("data", text(run.data, "FILE"), "HDF5 token dataset");
+  options.require("data", text(run.data, "FILE"), data);
 }
 
 void add_batch_options(OptionSet& options, RunOptions& run) {

@@ -25,7 +25,8 @@ void add_device_option(OptionSet& options, RunOptions& run);
 /// --shard: what every command with a model offers.
 void add_shard_option(OptionSet& options, RunOptions& run);
 /// --model --data, both required
-void add_input_options(OptionSet& options, RunOptions& run);
+void add_input_options(OptionSet& options, RunOptions& run,
+                       const char* data = "HDF5 token dataset");
 /// --micro-batch-tokens --max-sequence --pad-limit
 void add_batch_options(OptionSet& options, RunOptions& run);
 /// --plugin

@@ -184,6 +184,13 @@ void check_length(const TrainOptions& train) {
                   train.run.data);
 }
 
+/// Preferences are pairs of neighbours.
+void check_pairs(const TrainOptions& train) {
+  ARCHON_VALIDATE(train.loss.kind != LossKind::dpo || train.batch_sequences % 2 == 0,
+                  "--loss dpo takes pairs: --batch-sequences {} must be even",
+                  train.batch_sequences);
+}
+
 void check_weight_sync_options(const WeightSyncOptions& sync) {
   constexpr int64_t kLargestBucket = int64_t{1} << 30;
   ARCHON_VALIDATE(sync.push_role.empty() ||
@@ -222,7 +229,8 @@ void add_memory_options(OptionSet& options, RunOptions& run) {
 
 void add_train_options(OptionSet& options, TrainOptions& train) {
   options.group("Model and data");
-  add_input_options(options, train.run);
+  add_input_options(options, train.run,
+                    "HDF5 token dataset, or a folder of them (*.h5), taken in the order of names");
   add_output_options(options, train);
   add_saving_options(options, train);
   add_length_options(options, train);
@@ -258,6 +266,7 @@ void check_train_options(const TrainOptions& train) {
                   "--eval-every {} has nothing to evaluate; name a data set with --eval-data FILE",
                   train.eval_every);
   check_loss_options(train.loss);
+  check_pairs(train);
 }
 
 }  // namespace archon::cli

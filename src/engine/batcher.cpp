@@ -26,8 +26,9 @@ Batcher::Batcher(const RunOptions& options, const std::string& data, const Decod
                                          options.pad_limit, mesh.shape().tp, mesh.shape().cp)),
       mesh_(mesh) {
   ARCHON_VALIDATE(dataset_.size() % needs_.unit == 0,
-                  "{} has {} sequences, which are to be taken {} at a time; complete the last ones",
-                  dataset_.path(), dataset_.size(), needs_.unit);
+                  "{} has {} sequences, and --loss dpo takes pairs, a chosen one before a rejected "
+                  "one; complete the last pair",
+                  dataset_.path(), dataset_.size());
   if (options.max_sequence == 0) return;
   for (int64_t i = 0; i < dataset_.size(); ++i)
     ARCHON_VALIDATE(dataset_.length(i) <= options.max_sequence,

@@ -1,6 +1,7 @@
 #include "archon/mesh/mesh.hpp"
 
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "archon/base/error.hpp"
@@ -34,27 +35,27 @@ std::string to_string(const MeshShape& shape) {
 MeshShape resolve_mesh_shape(MeshShape shape, int world_size) {
   std::array<int*, 3> axes = {&shape.dp, &shape.cp, &shape.tp};
   constexpr std::array names = {"dp", "cp", "tp"};
-  int* open = nullptr;
+  std::optional<int> open;
   int64_t product = 1;
   for (int i = 0; i < 3; ++i) {
     ARCHON_VALIDATE((*axes[i] >= 1 && *axes[i] <= kLargestAxis) || *axes[i] == -1,
                     "--{} {} is no extent; give a number from 1 to {}, or -1 to have it computed",
                     names[i], *axes[i], kLargestAxis);
     if (*axes[i] == -1) {
-      ARCHON_VALIDATE(open == nullptr,
-                      "two axes are -1 (dp {}, cp {}, tp {}); only one can be computed", shape.dp,
-                      shape.cp, shape.tp);
-      open = axes[i];
+      ARCHON_VALIDATE(!open,
+                      "two axes are -1 (dp {}, cp {}, tp {}); only one can be computed; give --{} N",
+                      shape.dp, shape.cp, shape.tp, names[*open]);
+      open = i;
     } else {
       product *= *axes[i];
     }
   }
-  if (open != nullptr) {
+  if (open) {
     ARCHON_VALIDATE(world_size % product == 0,
                     "the mesh dp {} x cp {} x tp {} does not fit {} ranks: the given axes make "
                     "{}, which does not divide {}; start a multiple of {} ranks, or change an axis",
                     shape.dp, shape.cp, shape.tp, world_size, product, world_size, product);
-    *open = static_cast<int>(world_size / product);
+    *axes[*open] = static_cast<int>(world_size / product);
     product = world_size;
   }
   ARCHON_VALIDATE(product == world_size,

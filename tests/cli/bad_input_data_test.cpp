@@ -122,6 +122,12 @@ BOOST_AUTO_TEST_CASE(critics_need_their_fields) {
   check_bad_input(2, inputs.train({"--loss", "critic"}), {inputs.data, "/returns", "/rewards"});
 }
 
+BOOST_AUTO_TEST_CASE(preferences_come_in_pairs) {
+  const Inputs inputs("q2_tiny_tied");
+  check_bad_input(2, inputs.train({"--loss", "dpo", "--batch-sequences", "2"}),
+                  {inputs.data + " has 5 sequences", "--loss dpo takes pairs"});
+}
+
 BOOST_AUTO_TEST_CASE(what_nothing_can_be_generated_from) {
   const Inputs critic("q2_critic");
   check_bad_input(2, critic.generate(), {critic.model, "is a critic"});

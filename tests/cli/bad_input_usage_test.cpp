@@ -20,7 +20,8 @@ BOOST_AUTO_TEST_CASE(meshes_that_are_not_the_ranks) {
   check_bad_input(2, inputs.train({"--dp", "1"}), {"dp 1 x cp 1 x tp 1", "2 were started"});
   check_bad_input(4, inputs.forward({"--cp", "3"}), {"cp 3", "4 ranks", "does not divide"});
   check_bad_input(4, inputs.eval({"--tp", "-1", "--dp", "3"}), {"dp 3", "does not divide 4"});
-  check_bad_input(2, inputs.train({"--cp", "-1"}), {"two axes are -1", "only one"});
+  check_bad_input(2, inputs.train({"--cp", "-1"}), {"two axes are -1", "only one", "give --dp N"});
+  check_bad_input(2, inputs.train({"--dp", "1", "--cp", "-1", "--tp", "-1"}), {"give --cp N"});
   check_bad_input(2, inputs.train({"--dp", "100000", "--cp", "100000", "--tp", "100000"}),
                   {"needs 1000000000000000 ranks", "2 were started"});
   check_bad_input(2, inputs.train({"--dp", "1000000000"}), {"--dp 1000000000", "from 1 to"});

@@ -87,6 +87,15 @@ BOOST_FIXTURE_TEST_CASE(diff_prints_json, TwoFiles) {
   BOOST_CHECK_CLOSE(json.at("datasets")[0].at("max_rel").get<double>(), 0.125, 1e-6);
 }
 
+BOOST_FIXTURE_TEST_CASE(diff_prints_no_numbers_of_what_is_in_one_file_only, TwoFiles) {
+  h5::File::create(b, "test", 1).write("/same", at::tensor({1.0}));
+  const Json json = Json::parse(run_archon({"diff", "--json", a, b}).out);
+  const Json& missing = json.at("datasets").at(0);
+  BOOST_CHECK_EQUAL(missing.at("status").get<std::string>(), "NOT IN B");
+  for (const char* number : {"max_abs", "max_rel", "at", "value_a", "value_b", "cosine"})
+    BOOST_CHECK_MESSAGE(missing.at(number).is_null(), number << " is " << missing.at(number));
+}
+
 BOOST_FIXTURE_TEST_CASE(diff_takes_bounds_by_pattern, TwoFiles) {
   const std::string bounds = folder / "bounds.txt";
   write_bytes(bounds, "*/large 0.2  # a known difference\n*/small 1e-2 0\nother 1\n");

@@ -85,20 +85,22 @@ void print_table(const std::vector<DatasetDifference>& datasets, int64_t passed_
                              passed - passed_rows);
 }
 
+/// What was not compared has no numbers.
 Json to_json(const DatasetDifference& each) {
+  const auto compared = [&](Json value) { return has_numbers(each) ? value : Json(); };
   return {{"path", each.path},
           {"status", status_name(each.status)},
           {"details", each.detail},
           {"rtol", each.rtol},
           {"atol", each.atol},
-          {"max_abs", each.max_abs},
-          {"max_rel", each.max_rel},
-          {"at", each.where},
-          {"value_a", each.value_a},
-          {"value_b", each.value_b},
-          {"cosine", each.cosine},
-          {"not_finite_a", each.not_finite_a},
-          {"not_finite_b", each.not_finite_b}};
+          {"max_abs", compared(each.max_abs)},
+          {"max_rel", compared(each.max_rel)},
+          {"at", compared(each.where)},
+          {"value_a", compared(each.value_a)},
+          {"value_b", compared(each.value_b)},
+          {"cosine", compared(each.cosine)},
+          {"not_finite_a", compared(each.not_finite_a)},
+          {"not_finite_b", compared(each.not_finite_b)}};
 }
 
 class DiffCommand : public LocalCommand {
