@@ -73,7 +73,7 @@ void add_advantage_group(OptionSet& options, LossOptions& loss) {
   options.add("overlong-length", integer<int64_t>(reward.overlong_length, 0),
               "longest answer in tokens, punished in full from there; 0 = off");
   options.add("overlong-buffer", integer<int64_t>(reward.overlong_buffer, 0),
-              "tokens before --overlong-length over which the punishment grows");
+              "tokens before --overlong-length over which the punishment grows; needed with it");
   options.add("overlong-penalty", number(reward.overlong_penalty, kNotNegative),
               "punishment of the longest answers");
   options.add("gamma", number(advantages.gamma, kFraction), "discount of later rewards");

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "archon/base/log.hpp"
 #include "archon/base/trace.hpp"
@@ -119,12 +120,17 @@ void record_before_step(const RecordOptions& options, const StepResult& result,
 std::unique_ptr<Optimizer> make_optimizer(const TrainOptions& options, Model& model,
                                           const StateDictAdapter& adapter) {
   std::vector<OptimizerTensor> tensors;
+  std::set<std::string> unused(options.no_decay.begin(), options.no_decay.end());
   for (const Parameter* parameter : model.parameters())
     for (std::size_t part = 0; part < parameter->parts().size(); ++part) {
       const std::string name = adapter.to_hf(parameter->parts()[part].name);
       tensors.push_back({name, parameter->owned_part(parameter->master(), part),
                          !matches_any(options.no_decay, name)});
+      std::erase_if(unused, [&](const auto& pattern) { return matches_any({pattern}, name); });
     }
+  for (const std::string& pattern : unused)
+    log::warning("--no-decay {} names no parameter; archon inspect {} shows their names", pattern,
+                 options.run.model);
   if (options.optimizer == OptimizerKind::sgd)
     return make_sgd(std::move(tensors), options.adamw.weight_decay);
   return make_adamw(std::move(tensors), options.adamw);

@@ -83,8 +83,8 @@ void validate(const AdvantageOptions& options) {
                   "a reward scale of 0 leaves nothing to learn from; give another scale");
   ARCHON_VALIDATE(reward.overlong_length == 0 || (reward.overlong_buffer > 0 &&
                                                   reward.overlong_buffer <= reward.overlong_length),
-                  "an over-long buffer of {} targets does not lie within the longest answer of {}: "
-                  "the punishment grows over the buffer; give 1 to {}",
+                  "--overlong-buffer {} does not lie within --overlong-length {}: the punishment "
+                  "grows over the buffer; give 1 to {}",
                   reward.overlong_buffer, reward.overlong_length, reward.overlong_length);
   ARCHON_VALIDATE(
       options.kl_coefficient >= 0,

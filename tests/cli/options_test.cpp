@@ -158,6 +158,8 @@ BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
                 {"--aggregate", "pairs"});
   check_refused(train_with({"--loss", "dpo", "--batch-sequences", "3"}),
                 {"--loss dpo takes pairs: --batch-sequences 3 must be even"});
+  check_refused(train_with({"--loss", "grpo", "--overlong-length", "8"}),
+                {"--overlong-buffer 0 does not lie within --overlong-length 8"});
   check_refused(train_with({"--loss", "critic", "--kl-coefficient", "1"}), {"--kl-coefficient 1"});
   check_refused(train_with({"--data-wait", "5"}), {"--data-wait 5", "folder"});
   const std::vector<std::string> single = {"--checkpoint-layout", "single"},

@@ -98,3 +98,12 @@ BOOST_AUTO_TEST_CASE(a_profile_holds_the_steps_asked_for) {
   check_bad_input(2, inputs.train({"--profile", inputs.folder / "none/trace.json"}),
                   {"none/trace.json", "there is no folder"});
 }
+
+BOOST_AUTO_TEST_CASE(patterns_that_name_no_parameter_are_named) {
+  const Inputs inputs;
+  const auto result = run_archon_ranks(
+      2, inputs.train({"--no-decay", "*norm.weight", "--no-decay", "nothing*"}));
+  BOOST_REQUIRE_MESSAGE(result.exit_code == 0, result.err);
+  BOOST_CHECK_MESSAGE(count(result.err, "--no-decay nothing* names no parameter") == 1, result.err);
+  BOOST_CHECK_EQUAL(count(result.err, "--no-decay"), 1);
+}

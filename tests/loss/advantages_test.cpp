@@ -257,8 +257,8 @@ BOOST_AUTO_TEST_CASE(senseless_options_are_refused) {
   };
   refused({.reward = {.clip = -1}}, {"magnitude of -1"});
   refused({.reward = {.scale = 0}}, {"scale of 0"});
-  refused({.reward = {.overlong_length = 8}}, {"buffer of 0", "longest answer of 8"});
-  refused({.reward = {.overlong_length = 8, .overlong_buffer = 9}}, {"buffer of 9"});
+  refused({.reward = {.overlong_length = 8}}, {"--overlong-buffer 0", "--overlong-length 8"});
+  refused({.reward = {.overlong_length = 8, .overlong_buffer = 9}}, {"--overlong-buffer 9"});
   refused({.kl_coefficient = -0.5}, {"coefficient -0.5"});
   refused({.gamma = 1.1}, {"gamma 1.1"});
   refused({.lambda = -0.1}, {"lambda -0.1"});
