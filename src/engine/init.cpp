@@ -32,6 +32,15 @@ at::Tensor initial_tensor(const SafetensorsSpec& spec, uint64_t seed, double dev
   return tensor.to(spec.dtype);
 }
 
+/// Random weights in the place of others would be a loss that nobody notices.
+void check_without_weights(const std::string& folder) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
+    ARCHON_VALIDATE(entry.path().extension() != ".safetensors",
+                    "--output {} holds weights already; choose another folder, or remove them",
+                    folder);
+}
+
 }  // namespace
 
 void run_init(const std::string& config_file, std::uint64_t seed, const std::string& output,
@@ -39,6 +48,7 @@ void run_init(const std::string& config_file, std::uint64_t seed, const std::str
   const HfConfig hf = HfConfig::read(config_file);
   const ModelSpec& spec = ModelRegistry::instance().find(hf.model_type());
   const auto model = spec.make_model(spec.parse_config(hf));
+  check_without_weights(output);
   ensure_writable_folder(output);
   write_safetensors_folder(
       output, tensors_of(*model, spec.adapter, dtype), max_shard_bytes,

@@ -31,6 +31,17 @@ BOOST_AUTO_TEST_CASE(output_folders_that_cannot_be_written) {
   check_bad_input(4, inputs.train({"--output", inputs.data, "--cp", "2"}), {inputs.data});
 }
 
+BOOST_AUTO_TEST_CASE(a_new_model_does_not_replace_weights) {
+  const Inputs inputs;
+  const std::string before = read_bytes(inputs.weights);
+  const std::vector<std::string> init = {"init", "--config", inputs.model + "/config.json",
+                                         "--output", inputs.model};
+  check_bad_input(1, init, {"--output " + inputs.model + " holds weights already"});
+  BOOST_CHECK(read_bytes(inputs.weights) == before);
+  std::filesystem::remove(inputs.weights);
+  check_runs(1, init);
+}
+
 BOOST_AUTO_TEST_CASE(output_files_that_cannot_be_written) {
   const Inputs inputs;
   for (const std::string& output :
