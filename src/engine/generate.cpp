@@ -117,6 +117,7 @@ class GenerateRun {
                     "{} is a critic (it has a score head and predicts no tokens), so nothing can "
                     "be sampled from it; give the actor",
                     options.run.model);
+    warn_of_answers();
     check_on_rank_zero(mesh_.world(), [&] {
       validate_no_input("--output", options.output, {options.run.data});
       file_.emplace(options.output, "archon.rollouts", 1);
@@ -136,6 +137,17 @@ class GenerateRun {
   }
 
  private:
+  /// Rollouts go on behind the last token of a sequence, be it a prompt or training data.
+  void warn_of_answers() const {
+    const h5::File& file = prompts_.file();
+    if (mesh_.world().rank() == 0 && file.has("/loss_mask") &&
+        file.read("/loss_mask", at::kLong).any().item<bool>())
+      log::warning(
+          "{} has answers in its prompts (its /loss_mask names targets); the rollouts go on behind "
+          "them",
+          options_.run.data);
+  }
+
   /// This data-parallel rank's rollouts.
   std::vector<Rollout> generate() {
     Generator generator(*loaded_.model, mesh_, options_, stop_tokens(options_, loaded_));

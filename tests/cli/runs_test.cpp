@@ -107,3 +107,16 @@ BOOST_AUTO_TEST_CASE(patterns_that_name_no_parameter_are_named) {
   BOOST_CHECK_MESSAGE(count(result.err, "--no-decay nothing* names no parameter") == 1, result.err);
   BOOST_CHECK_EQUAL(count(result.err, "--no-decay"), 1);
 }
+
+BOOST_AUTO_TEST_CASE(prompts_with_answers_are_named) {
+  const Inputs inputs;
+  const std::string warning = inputs.data + " has answers in its prompts";
+  const auto answers = run_archon(inputs.generate({"--max-new-tokens", "1"}));
+  BOOST_CHECK_EQUAL(answers.exit_code, 0);
+  CHECK_CONTAINS(answers.err, warning);
+  inputs.write_data(at::full({3}, 1, at::kInt), at::tensor(std::vector<int64_t>{0, 3}),
+                    {{"/loss_mask", at::full({3}, 0, at::kByte)}});
+  const auto prompts = run_archon(inputs.generate({"--max-new-tokens", "1"}));
+  BOOST_CHECK_EQUAL(prompts.exit_code, 0);
+  BOOST_CHECK(!contains(prompts.err, warning));
+}

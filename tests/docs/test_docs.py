@@ -125,8 +125,26 @@ class ReinforcementLearning(Examples):
         with h5py.File(self.folder / "rollouts.h5", "r") as file:
             return file["rewards"][:].tolist()
 
+    def test_its_prompts_and_pairs_are_taken(self):
+        config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": 300,
+                  "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+                  "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+        (self.folder / "tokenizer").mkdir()
+        (self.folder / "tokenizer" / "config.json").write_text(json.dumps(config))
+        self.run_block("sh", ".venv/bin/python tools/prepare_dataset.py --source text:LICENSE "
+                             "--train-bpe 300 --tokenizer-output tokenizer --output train.h5\n"
+                             "archon init --config tokenizer/config.json --output model")
+        write, show, _ = blocks("docs/reinforcement-learning.md", "python")
+        self.run_block(*write)
+        said = self.run_block("sh", "archon generate --model model --data prompts.h5 --group-size 2 "
+                                    "--max-new-tokens 4 --output rollouts.h5")
+        self.assertNotIn("has answers", said)
+        self.assertEqual(self.run_block(*show).count("'Name a prime.\\n' -> "), 2)
+        self.run_block("sh", "archon train --loss dpo --model model --reference model --steps 2 "
+                             "--batch-sequences 2 --data pairs.h5 --output run")
+
     def test_its_program_judges(self):
-        [(_, code)] = blocks("docs/reinforcement-learning.md", "python")
+        *_, (_, code) = blocks("docs/reinforcement-learning.md", "python")
         (self.folder / "judge.py").write_text(code)
         self.assertEqual(self.rewards("--reward-command '.venv/bin/python judge.py'"), [1, 0])
 
