@@ -317,7 +317,7 @@ BOOST_AUTO_TEST_CASE(what_a_loss_cannot_use_is_refused_before_any_step) {
          loss.kind = LossKind::dpo;
          loss.reference = model("q3_tiny");
        },
-       {"2 at a time"}},
+       {"--loss dpo takes pairs"}},
   };
   for (const Fault& fault : faults) BOOST_TEST_CONTEXT(fault.name) {
       const std::string folder =
