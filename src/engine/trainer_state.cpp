@@ -142,14 +142,16 @@ void compare(const std::string& name, const Json& was, const Json& now) {
 
 /// A folder has no number of sequences, and its position tells of its files.
 void compare_data(const Json& before, const Json& now) {
-  const int64_t sequences = before.at("data-sequences"), sequences_now = now.at("data-sequences");
-  if (sequences != sequences_now)
+  const int64_t sequences_now = now.at("data-sequences");
+  const int64_t sequences = before.value("data-sequences", sequences_now);
+  const std::string path_now = now.at("data"), path = before.value("data", path_now);
+  const bool file = sequences > 0, file_now = sequences_now > 0;
+  std::error_code ignored;
+  if (file && file_now && sequences != sequences_now)
     warn_of_change(fmt::format("--data had {} sequences", sequences),
                    fmt::format("has {}", sequences_now));
-  const std::string path = before.at("data"), path_now = now.at("data");
-  std::error_code ignored;
-  if (sequences == sequences_now && sequences > 0 && path != path_now &&
-      !std::filesystem::equivalent(path, path_now, ignored))
+  else if ((file || file_now) && path != path_now &&
+           !std::filesystem::equivalent(path, path_now, ignored))
     warn_of_change(fmt::format("--data was {}", path), fmt::format("is {}", path_now),
                    "as it would have only if both hold the same");
 }

@@ -43,7 +43,8 @@ MeshShape resolve_mesh_shape(MeshShape shape, int world_size) {
                     names[i], *axes[i], kLargestAxis);
     if (*axes[i] == -1) {
       ARCHON_VALIDATE(!open,
-                      "two axes are -1 (dp {}, cp {}, tp {}); only one can be computed; give --{} N",
+                      "two axes are -1 (dp {}, cp {}, tp {}); only one can be computed; give "
+                      "--{} N",
                       shape.dp, shape.cp, shape.tp, names[*open]);
       open = i;
     } else {
