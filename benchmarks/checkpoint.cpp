@@ -135,7 +135,7 @@ class Bench {
  private:
   CheckpointWriter writer(const std::string& name, const CheckpointOptions& options) const {
     return {folder_ / name, options, *loaded_->model, *optimizer_, loaded_->spec->adapter,
-            loaded_->folder, mesh_};
+            loaded_->hf, mesh_};
   }
 
   void time(const std::string& name, const std::function<void()>& body) {

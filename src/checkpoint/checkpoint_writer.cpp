@@ -115,7 +115,7 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 
 struct CheckpointWriter::State {
   State(std::string folder, const CheckpointOptions& options, const Model& model,
-        Optimizer& optimizer, const StateDictAdapter& adapter, std::string model_folder,
+        Optimizer& optimizer, const StateDictAdapter& adapter, const HfCompanions& companions,
         const Mesh& mesh);
   ~State() { optimizer.before_next_step(nullptr); }
   State(const State&) = delete;
@@ -133,11 +133,11 @@ struct CheckpointWriter::State {
   void publish_parts(const std::vector<std::string>& parts) const;
   std::string in_temporary(const std::string& name) const { return temporary + "/" + name; }
 
-  const std::string folder, model_folder;
+  const std::string folder;
   const CheckpointOptions options;
   Optimizer& optimizer;
   const Communicator& world;
-  const HfConfig hf;
+  const HfCompanions& companions;
   const std::vector<OwnedPiece> pieces;
   const bool copies;  // what is written is a copy: for asynchronous saves, and from a GPU
   const std::vector<OwnedPiece> written;  // the pieces, or their twins in host memory
@@ -154,14 +154,13 @@ struct CheckpointWriter::State {
 
 CheckpointWriter::State::State(std::string folder, const CheckpointOptions& options,
                                const Model& model, Optimizer& optimizer,
-                               const StateDictAdapter& adapter, std::string model_folder,
+                               const StateDictAdapter& adapter, const HfCompanions& companions,
                                const Mesh& mesh)
     : folder(std::move(folder)),
-      model_folder(std::move(model_folder)),
       options(validated(options)),
       optimizer(optimizer),
       world(mesh.world()),
-      hf(HfConfig::read(this->model_folder)),
+      companions(companions),
       pieces(pieces_to_save(model, &optimizer, adapter, mesh)),
       copies(options.async || !in_host_memory(pieces)),
       written(copies ? host_twins(pieces) : pieces),
@@ -252,7 +251,7 @@ Part CheckpointWriter::State::write_single(const std::string& trainer) const {
 /// Rank 0's: the index, and what makes the folder one that --model takes.
 void CheckpointWriter::State::add_run_files(Part& part, const ManifestFile& index_file) const {
   part.files.push_back(index_file);
-  for (const std::string& name : write_hf_companions(hf, model_folder, temporary, at::kFloat))
+  for (const std::string& name : write_hf_companions(companions, temporary, at::kFloat))
     part.files.push_back(entry_of(in_temporary(name)));
 }
 
@@ -282,10 +281,10 @@ void CheckpointWriter::State::publish_parts(const std::vector<std::string>& part
 
 CheckpointWriter::CheckpointWriter(std::string folder, const CheckpointOptions& options,
                                    const Model& model, Optimizer& optimizer,
-                                   const StateDictAdapter& adapter, std::string model_folder,
-                                   const Mesh& mesh)
+                                   const StateDictAdapter& adapter,
+                                   const HfCompanions& companions, const Mesh& mesh)
     : state_(std::make_unique<State>(std::move(folder), options, model, optimizer, adapter,
-                                     std::move(model_folder), mesh)) {}
+                                     companions, mesh)) {}
 
 CheckpointWriter::~CheckpointWriter() = default;
 

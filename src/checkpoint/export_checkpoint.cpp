@@ -19,7 +19,7 @@ void export_checkpoint(const std::string& folder, const Model& model,
   };
   write_safetensors_folder(output, tensors_of(model, adapter, dtype), max_shard_bytes, produce,
                            /*write=*/true);
-  write_hf_companions(HfConfig::read(folder), folder, output, dtype);
+  write_hf_companions(read_hf_companions(folder), output, dtype);
 }
 
 }  // namespace archon

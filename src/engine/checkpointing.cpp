@@ -28,7 +28,7 @@ Checkpointing::Checkpointing(const TrainOptions& options, const LoadedModel& loa
       mesh_(mesh),
       progress_(progress),
       writer_(folder_, options.save.checkpoint, *loaded.model, optimizer, loaded.spec->adapter,
-              loaded.folder, mesh),
+              loaded.hf, mesh),
       orderly_end_(std::in_place),
       begin_(Clock::now()),
       newest_(resumed_from) {}

@@ -55,7 +55,7 @@ std::vector<int64_t> stop_tokens(const GenerateOptions& options, const LoadedMod
   const std::string settings = loaded.folder + "/generation_config.json";
   std::vector<int64_t> tokens;
   if (std::filesystem::exists(settings)) tokens = end_tokens(HfConfig::read(settings), vocab);
-  if (tokens.empty()) tokens = end_tokens(loaded.hf, vocab);
+  if (tokens.empty()) tokens = end_tokens(loaded.hf.config, vocab);
   if (tokens.empty())
     log::warning(
         "the model's configuration names no end-of-sequence token, so every rollout has {} "

@@ -3,8 +3,6 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
-#include <filesystem>
-
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/engine/run.hpp"
@@ -45,7 +43,8 @@ void check_without_weights(const std::string& folder) {
 
 void run_init(const std::string& config_file, std::uint64_t seed, const std::string& output,
               at::ScalarType dtype, std::int64_t max_shard_bytes) {
-  const HfConfig hf = HfConfig::read(config_file);
+  const HfCompanions companions = read_hf_companions(config_file);
+  const HfConfig& hf = companions.config;
   const ModelSpec& spec = ModelRegistry::instance().find(hf.model_type());
   const auto model = spec.make_model(spec.parse_config(hf));
   check_without_weights(output);
@@ -56,7 +55,7 @@ void run_init(const std::string& config_file, std::uint64_t seed, const std::str
         return initial_tensor(tensor, seed, model->config().initializer_range);
       },
       /*write=*/true);
-  write_hf_companions(hf, std::filesystem::path(config_file).parent_path().string(), output, dtype);
+  write_hf_companions(companions, output, dtype);
   log::info("wrote {}", output);
 }
 

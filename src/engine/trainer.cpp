@@ -339,7 +339,7 @@ class Trainer {
   void save() {
     const ActivityScope writing(Activity::io, "save");
     const std::string folder = options_.output + "/hf";
-    save_hf_folder(*loaded_.model, loaded_.spec->adapter, mesh_, loaded_.folder, folder,
+    save_hf_folder(*loaded_.model, loaded_.spec->adapter, mesh_, loaded_.hf, folder,
                    loaded_.model->config().stored_dtype, options_.max_shard_bytes);
     log::info("wrote {}", folder);
   }

@@ -36,6 +36,14 @@ std::optional<int64_t> version_of(const std::string& name) {
   return version;
 }
 
+std::vector<int64_t> versions_in(const std::string& folder) {
+  std::vector<int64_t> versions;
+  for (const auto& item : fs::directory_iterator(folder))
+    if (const auto version = version_of(item.path().filename().string()))
+      versions.push_back(*version);
+  return versions;
+}
+
 /// What runs that were interrupted left behind.
 void remove_leftovers(const std::string& folder) {
   const std::string prefix = fmt::format(".{}", kPrefix);
@@ -58,7 +66,24 @@ WeightPublisher::WeightPublisher(const TrainOptions& options, const LoadedModel&
   check_on_rank_zero(mesh.world(), [&] {
     ensure_writable_folder(folder_);
     remove_leftovers(folder_);
+    keep_models(options);
   });
+}
+
+void WeightPublisher::keep_models(const TrainOptions& options) {
+  const std::pair<const char*, std::string> models[] = {{"--model", options.run.model},
+                                                        {"--reference", options.loss.reference},
+                                                        {"--critic", options.loss.critic_model}};
+  for (const int64_t version : versions_in(folder_))
+    for (const auto& [option, model] : models) {
+      std::error_code ignored;
+      const std::string there = path(version_name(version));
+      if (!fs::equivalent(there, model, ignored) || !models_.insert(version).second) continue;
+      log::warning(
+          "{} is this run's {}: it stays as it is, and the weights after step {} are not "
+          "published; give --publish another folder",
+          there, option, version);
+    }
 }
 
 void WeightPublisher::publish(int64_t version) {
@@ -66,10 +91,11 @@ void WeightPublisher::publish(int64_t version) {
   const StageScope stage("publication of weights");
   const std::string written = path(fmt::format(".{}.tmp", version_name(version)));
   const bool writes = mesh_.world().rank() == 0;
-  save_hf_folder(*loaded_.model, loaded_.spec->adapter, mesh_, loaded_.folder, written,
+  save_hf_folder(*loaded_.model, loaded_.spec->adapter, mesh_, loaded_.hf, written,
                  loaded_.model->config().stored_dtype, max_shard_bytes_,
                  {{"version", std::to_string(version)}});
   if (!writes) return;
+  if (models_.contains(version)) return remove_tree(written);
   show(written, version);
   prune(version);
 }
@@ -88,10 +114,8 @@ void WeightPublisher::show(const std::string& written, int64_t version) const {
 /// Versions above the newest are of a run that went on from an earlier step: they are the oldest.
 void WeightPublisher::prune(int64_t newest) const {
   if (keep_ == 0) return;
-  std::vector<int64_t> versions;
-  for (const auto& item : fs::directory_iterator(folder_))
-    if (const auto version = version_of(item.path().filename().string()))
-      versions.push_back(*version);
+  std::vector<int64_t> versions = versions_in(folder_);
+  std::erase_if(versions, [&](int64_t version) { return models_.contains(version); });
   std::ranges::sort(versions, {},
                     [&](int64_t version) { return std::pair(version <= newest, version); });
   const auto old = std::max<int64_t>(0, std::ssize(versions) - keep_);

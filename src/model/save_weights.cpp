@@ -51,15 +51,23 @@ std::string updated_config(const HfConfig& hf, at::ScalarType dtype) {
 
 }  // namespace
 
-std::vector<std::string> write_hf_companions(const HfConfig& hf, const std::string& source_folder,
+HfCompanions read_hf_companions(const std::string& folder_or_config_file) {
+  HfCompanions companions{HfConfig::read(folder_or_config_file), {}};
+  const fs::path folder = parent_folder(companions.config.source());
+  for (const char* name : kCompanions)
+    if (fs::is_regular_file(folder / name))
+      companions.files[name] = read_text_file((folder / name).string());
+  return companions;
+}
+
+std::vector<std::string> write_hf_companions(const HfCompanions& companions,
                                              const std::string& folder, at::ScalarType dtype) {
   std::vector<std::string> written = {"config.json"};
-  write_text_file((fs::path(folder) / "config.json").string(), updated_config(hf, dtype));
-  for (const char* name : kCompanions) {
-    const fs::path source = fs::path(source_folder) / name;
-    if (!fs::is_regular_file(source)) continue;
-    write_text_file((fs::path(folder) / name).string(), read_text_file(source.string()));
-    written.emplace_back(name);
+  write_text_file((fs::path(folder) / "config.json").string(),
+                  updated_config(companions.config, dtype));
+  for (const auto& [name, bytes] : companions.files) {
+    write_text_file((fs::path(folder) / name).string(), bytes);
+    written.push_back(name);
   }
   return written;
 }
@@ -127,7 +135,7 @@ std::vector<SafetensorsSpec> tensors_of(const Model& model, const StateDictAdapt
 }
 
 void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
-                    const std::string& source_folder, const std::string& folder,
+                    const HfCompanions& companions, const std::string& folder,
                     at::ScalarType dtype, std::int64_t max_shard_bytes,
                     const SafetensorsMetadata& metadata) {
   const bool writes = mesh.world().rank() == 0;
@@ -144,7 +152,7 @@ void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const M
   };
   write_safetensors_folder(folder, tensors_of(model, adapter, dtype), max_shard_bytes, produce,
                            writes, metadata);
-  if (writes) write_hf_companions(HfConfig::read(source_folder), source_folder, folder, dtype);
+  if (writes) write_hf_companions(companions, folder, dtype);
 }
 
 }  // namespace archon

@@ -149,7 +149,7 @@ BOOST_AUTO_TEST_CASE(an_export_equals_the_folder_of_the_run) {
   const auto stored = run.loaded.model->config().stored_dtype;
   for (const auto& [dtype, limit] : {std::pair{stored, INT64_MAX}, std::pair{at::kHalf, 50000L}}) {
     const std::string hf = folder.path() + "/hf", exported = folder.path() + "/exported";
-    save_hf_folder(*run.loaded.model, run.loaded.spec->adapter, run.mesh, run.loaded.folder, hf,
+    save_hf_folder(*run.loaded.model, run.loaded.spec->adapter, run.mesh, run.loaded.hf, hf,
                    dtype, limit);
     if (world.rank() == 0) {
       run_export(folder.path(), exported, dtype == stored ? std::nullopt : std::optional(dtype),

@@ -60,7 +60,7 @@ struct SavedRun {
 
   CheckpointWriter writer(const std::string& folder, const CheckpointOptions& options = {}) {
     return CheckpointWriter(folder, options, *loaded.model, *optimizer, loaded.spec->adapter,
-                            loaded.folder, mesh);
+                            loaded.hf, mesh);
   }
 
   /// Every tensor by its path in a checkpoint, whole, on all ranks: what must come back.

@@ -230,6 +230,17 @@ BOOST_AUTO_TEST_CASE(old_checkpoints_are_removed) {
     BOOST_CHECK(!entry.path().filename().string().starts_with("."));
 }
 
+// The checkpoint that the model is taken from goes while the run trains.
+BOOST_AUTO_TEST_CASE(saves_do_not_need_the_folder_of_the_model) {
+  const Run run;
+  write_bytes(run.model + "/tokenizer.json", "{}");
+  run.go(1, 1, {"--save-every", "1"});
+  run.go(1, 3, {"--model", run.output, "--save-every", "1", "--keep", "1"});
+  BOOST_CHECK((saved_steps(run) == std::vector<int64_t>{3}));
+  for (const std::string& saved : {step_folder(run, 3), run.output + "/hf"})
+    BOOST_CHECK_EQUAL(read_bytes(saved + "/tokenizer.json"), "{}");
+}
+
 BOOST_AUTO_TEST_CASE(a_failed_save_does_not_end_the_run) {
   const Run run;
   const Words command = run.command(5, {"--save-every", "2"});

@@ -268,3 +268,28 @@ BOOST_AUTO_TEST_CASE(published_versions_name_themselves_and_the_oldest_go) {
 
   check_bad_input(2, inputs.train({"--publish", inputs.data}), {"cannot make the folder"});
 }
+
+// Versions of an earlier run in the same folder are the oldest, but for the one that is trained.
+BOOST_AUTO_TEST_CASE(a_version_that_is_the_model_stays_as_it_is) {
+  const Inputs inputs;
+  write_bytes(inputs.model + "/tokenizer.json", "{}");
+  const std::string published = inputs.folder / "published";
+  const auto train = [&](const std::string& model, const std::string& output) {
+    const auto result = run_archon({"train", "--model", model, "--data", inputs.data, "--output",
+                                    output, "--steps", "2", "--publish", published});
+    BOOST_REQUIRE_MESSAGE(result.exit_code == 0, result.err);
+    return result.err;
+  };
+  train(inputs.model, inputs.output);
+  const std::string model = version_folder(published, 2), weights = model + "/model.safetensors";
+  const std::string before = read_bytes(weights);
+  CHECK_CONTAINS(train(model, inputs.folder / "second"),
+                 model + " is this run's --model: it stays as it is, and the weights after step 2 "
+                         "are not published");
+  BOOST_CHECK(read_bytes(weights) == before);
+  using Names = std::vector<std::string>;
+  BOOST_CHECK((names_in(published) ==
+               Names{"latest", "version-00000000", "version-00000001", "version-00000002"}));
+  BOOST_CHECK_EQUAL(fs::read_symlink(published + "/latest"), "version-00000001");
+  BOOST_CHECK_EQUAL(read_bytes(published + "/latest/tokenizer.json"), "{}");
+}

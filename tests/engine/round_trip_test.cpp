@@ -101,7 +101,7 @@ BOOST_AUTO_TEST_CASE(every_tensor_comes_back_bit_by_bit) {
       if (mesh.world().rank() == 0) write_source(example, source);
       mesh.world().barrier();
       const LoadedModel loaded = load_model(source, mesh, example.dtype);
-      save_hf_folder(*loaded.model, loaded.spec->adapter, mesh, source, result,
+      save_hf_folder(*loaded.model, loaded.spec->adapter, mesh, loaded.hf, result,
                      loaded.model->config().stored_dtype, 1 << 30);
       if (mesh.world().rank() == 0) check_equal(source, result);
     }

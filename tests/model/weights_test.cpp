@@ -89,8 +89,9 @@ void load_and_save_keep_every_bit(const Mesh& mesh, ShardMode shard) {
     const auto model = make_model(config_of(source), mesh, at::kFloat, shard);
     load(*model, source);
     const SharedFolder folder(mesh);
-    archon::save_hf_folder(*model, decoder_state_dict_adapter(), mesh, source, folder.path,
-                           at::kFloat, 40'000);  // bytes a file: several files
+    archon::save_hf_folder(*model, decoder_state_dict_adapter(), mesh,
+                           archon::read_hf_companions(source), folder.path, at::kFloat,
+                           40'000);  // bytes a file: several files
     mesh.world().barrier();
     const Tensors before = read_all(source);
     const Tensors after = read_all(folder.path);
@@ -176,9 +177,12 @@ BOOST_AUTO_TEST_CASE(saving_updates_the_type_and_copies_the_tokenizer) {
     write_bytes(fs::path(source.path) / "notes.txt", "not part of a model");
   }
   mesh.world().barrier();
+  const archon::HfCompanions companions = archon::read_hf_companions(source.path);
+  mesh.world().barrier();
+  if (mesh.world().rank() == 0) fs::remove_all(source.path);  // a save does not need it
   const auto model = make_model(config_of(golden_model), mesh);
   load(*model, golden_model);
-  archon::save_hf_folder(*model, decoder_state_dict_adapter(), mesh, source.path, folder.path,
+  archon::save_hf_folder(*model, decoder_state_dict_adapter(), mesh, companions, folder.path,
                          at::kBFloat16, 1 << 30);
   mesh.world().barrier();
 
@@ -203,8 +207,8 @@ BOOST_AUTO_TEST_CASE(the_other_dialect_and_other_types) {
   const auto model = make_model(config_of(source), mesh);
   load(*model, source);
   const auto save = [&](at::ScalarType dtype) {
-    archon::save_hf_folder(*model, decoder_state_dict_adapter(), mesh, source, folder.string(),
-                           dtype, 1 << 30);
+    archon::save_hf_folder(*model, decoder_state_dict_adapter(), mesh,
+                           archon::read_hf_companions(source), folder.string(), dtype, 1 << 30);
   };
   save(at::kHalf);
   BOOST_TEST(HfConfig::read(folder.string()).json().at("dtype") == "float16");

@@ -41,11 +41,11 @@ struct CheckpointResult {
 /// told in the result, since training can go on without the checkpoint.
 class CheckpointWriter {
  public:
-  /// All but `folder` must outlive it. `model_folder`: whose config.json, tokenizer files and so on
-  /// go into each checkpoint. InputError for options that do not go together.
+  /// All but `folder` must outlive it. `companions` go into each checkpoint, with their config.
+  /// InputError for options that do not go together.
   CheckpointWriter(std::string folder, const CheckpointOptions& options, const Model& model,
                    Optimizer& optimizer, const StateDictAdapter& adapter,
-                   std::string model_folder, const Mesh& mesh);
+                   const HfCompanions& companions, const Mesh& mesh);
   /// Ends a save under way without publishing it.
   ~CheckpointWriter();
 

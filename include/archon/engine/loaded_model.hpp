@@ -11,7 +11,7 @@ namespace archon {
 
 /// A model with its weights on this rank's place in the mesh.
 struct LoadedModel {
-  HfConfig hf;
+  HfCompanions hf;  ///< on world rank 0, which writes; on others the config alone
   const ModelSpec* spec = nullptr;
   std::unique_ptr<Model> model;
   std::string folder;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -53,17 +54,26 @@ void for_each_whole_tensor(const Model& model, const StateDictAdapter& adapter, 
 std::vector<SafetensorsSpec> tensors_of(const Model& model, const StateDictAdapter& adapter,
                                         at::ScalarType dtype);
 
-/// Writes what a HuggingFace folder holds besides weights: config.json from `hf`, with its "dtype"
-/// or "torch_dtype" set to `dtype`, and those files of the tokenizer, the chat template and the
-/// generation settings that `source_folder` has. Their names.
-std::vector<std::string> write_hf_companions(const HfConfig& hf, const std::string& source_folder,
+/// What a HuggingFace folder holds besides weights, in memory: saves do not need the folder that a
+/// model came from.
+struct HfCompanions {
+  HfConfig config;
+  /// Bytes by name: of the tokenizer, the chat template and the generation settings.
+  std::map<std::string, std::string> files;
+};
+
+/// The config and those files beside it that are there; InputError for one that cannot be read.
+HfCompanions read_hf_companions(const std::string& folder_or_config_file);
+
+/// Writes them to `folder`, with the config's "dtype" or "torch_dtype" set to `dtype`. Their names.
+std::vector<std::string> write_hf_companions(const HfCompanions& companions,
                                              const std::string& folder, at::ScalarType dtype);
 
 /// Writes a HuggingFace folder: the masters as weights in `dtype`, in several files when they
-/// exceed `max_shard_bytes`, and the companions of `source_folder`. Collective over the mesh;
-/// world rank 0 writes.
+/// exceed `max_shard_bytes`, and `companions`. Collective over the mesh; world rank 0 writes, and
+/// needs the companions alone.
 void save_hf_folder(const Model& model, const StateDictAdapter& adapter, const Mesh& mesh,
-                    const std::string& source_folder, const std::string& folder,
+                    const HfCompanions& companions, const std::string& folder,
                     at::ScalarType dtype, std::int64_t max_shard_bytes,
                     const SafetensorsMetadata& metadata = {});
 
