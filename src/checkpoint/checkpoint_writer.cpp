@@ -138,6 +138,7 @@ struct CheckpointWriter::State {
   Optimizer& optimizer;
   const Communicator& world;
   const HfCompanions& companions;
+  const at::ScalarType stored_dtype;  // of the model, for the companions' config
   const std::vector<OwnedPiece> pieces;
   const bool copies;  // what is written is a copy: for asynchronous saves, and from a GPU
   const std::vector<OwnedPiece> written;  // the pieces, or their twins in host memory
@@ -161,6 +162,7 @@ CheckpointWriter::State::State(std::string folder, const CheckpointOptions& opti
       optimizer(optimizer),
       world(mesh.world()),
       companions(companions),
+      stored_dtype(model.config().stored_dtype),
       pieces(pieces_to_save(model, &optimizer, adapter, mesh)),
       copies(options.async || !in_host_memory(pieces)),
       written(copies ? host_twins(pieces) : pieces),
@@ -251,7 +253,7 @@ Part CheckpointWriter::State::write_single(const std::string& trainer) const {
 /// Rank 0's: the index, and what makes the folder one that --model takes.
 void CheckpointWriter::State::add_run_files(Part& part, const ManifestFile& index_file) const {
   part.files.push_back(index_file);
-  for (const std::string& name : write_hf_companions(companions, temporary, at::kFloat))
+  for (const std::string& name : write_hf_companions(companions, temporary, stored_dtype))
     part.files.push_back(entry_of(in_temporary(name)));
 }
 

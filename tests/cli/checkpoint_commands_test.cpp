@@ -68,6 +68,20 @@ BOOST_AUTO_TEST_CASE(an_export_spoils_no_checkpoint) {
   CHECK_CONTAINS(run_archon({"inspect", run.output, "--verify"}).out, "sound: ");
 }
 
+// As its published versions and the folder that the run leaves.
+BOOST_AUTO_TEST_CASE(a_checkpoint_names_the_type_of_the_model) {
+  const Inputs inputs;
+  const std::string half = inputs.folder / "half", published = inputs.folder / "published",
+                    exported = inputs.folder / "exported";
+  check_runs(1, {"init", "--config", inputs.model + "/config.json", "--dtype", "bfloat16",
+                 "--output", half});
+  check_runs(1, {"train", "--model", half, "--data", inputs.data, "--output", inputs.output,
+                 "--steps", "2", "--save-every", "2", "--publish", published});
+  check_runs(1, {"export", "--checkpoint", inputs.output, "--output", exported});
+  check_same_folder(inputs.output + "/hf", exported);
+  check_runs(1, {"diff", published + "/latest", exported, "--rtol", "0", "--atol", "0"});
+}
+
 BOOST_AUTO_TEST_CASE(a_checkpoint_is_a_model_for_every_command) {
   const TrainedRun& run = trained_run();
   const std::string hf = run.output + "/hf", saved = run.output;
