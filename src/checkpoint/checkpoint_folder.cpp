@@ -42,22 +42,10 @@ bool is_file(const fs::path& path) {
 
 std::string name_of(const fs::path& path) { return path.filename().string(); }
 
-/// Names in a folder; none where there is no such folder.
-std::vector<std::string> names_in(const std::string& folder) {
-  std::vector<std::string> names;
-  if (!is_there(folder)) return names;
-  try {
-    for (const auto& item : fs::directory_iterator(folder)) names.push_back(name_of(item.path()));
-  } catch (const fs::filesystem_error& error) {
-    throw InputError(fmt::format("cannot list {}: {}", folder, error.code().message()));
-  }
-  return names;
-}
-
 std::vector<CheckpointEntry> complete_checkpoints(const std::string& folder,
                                                   const OnIncomplete& on_incomplete) {
   std::vector<CheckpointEntry> found;
-  for (const std::string& name : names_in(folder)) {
+  for (const std::string& name : list_folder(folder)) {
     if (!name.starts_with(kStepPrefix)) continue;
     const std::string path = folder + "/" + name;
     try {
@@ -134,7 +122,7 @@ std::optional<CheckpointEntry> find_checkpoint(const std::string& path) {
   if (is_there(at / "config.json")) return {};
   if (is_folder(at / kFolderName)) return newest_in((at / kFolderName).string());
   const bool holds_some = name_of(at) == kFolderName ||
-                          std::ranges::any_of(names_in(at.string()), [](const auto& name) {
+                          std::ranges::any_of(list_folder(at.string()), [](const auto& name) {
                             return name.starts_with(kStepPrefix);
                           });
   if (holds_some) return newest_in(at.string());
@@ -156,7 +144,7 @@ void prune_checkpoints(const std::string& folder, int64_t keep) {
       if (static_cast<int64_t>(i) >= keep && name != latest)
         log_failure([&] { hide_and_remove_tree(folder + "/" + name); });
     }
-    for (const std::string& name : names_in(folder))
+    for (const std::string& name : list_folder(folder))
       if (is_leftover(name)) log_failure([&] { remove_tree(folder + "/" + name); });
   });
 }

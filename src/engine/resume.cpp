@@ -1,5 +1,6 @@
 #include "archon/engine/resume.hpp"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "archon/base/error.hpp"
@@ -15,10 +16,8 @@ namespace {
 using Entries = std::vector<CheckpointEntry>;
 
 bool has_step_folder(const std::string& folder) {
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(folder, ignored))
-    if (entry.path().filename().string().starts_with("step-")) return true;
-  return false;
+  return std::ranges::any_of(list_folder(folder),
+                             [](const std::string& name) { return name.starts_with("step-"); });
 }
 
 /// The checkpoints of a run, newest first. A run of which nothing whole is left does not silently
@@ -96,13 +95,13 @@ void check_same_model(const std::string& checkpoint, const std::string& model) {
 }
 
 Entries find_candidates(const TrainOptions& options) {
-  ARCHON_VALIDATE(!fs::exists(options.output + "/config.json"),
+  std::error_code ignored;
+  ARCHON_VALIDATE(!fs::exists(options.output + "/config.json", ignored),
                   "--output {} is the folder of a model, which would hide the run's checkpoints; "
                   "choose another folder",
                   options.output);
-  const bool lines = fs::exists(options.output + "/metrics.jsonl");
   const Entries own = checkpoints_in(options.output + "/checkpoints");
-  const bool used = lines || !own.empty();
+  const bool used = fs::exists(options.output + "/metrics.jsonl") || !own.empty();
   ARCHON_VALIDATE(options.resume != "none" || !used,
                   "--output {} holds a run already and --resume is none; choose another folder, "
                   "or remove this one",

@@ -52,6 +52,24 @@ void ensure_writable_folder(const std::string& path) {
   ::unlink(probe.c_str());
 }
 
+std::vector<std::string> list_folder(const std::string& path) {
+  std::vector<std::string> names;
+  // Of the name itself: what a link leads to may be away for a while.
+  std::error_code ignored;
+  const fs::file_type type = fs::symlink_status(path, ignored).type();
+  if (type == fs::file_type::not_found) return names;
+  try {
+    for (const auto& item : fs::directory_iterator(path))
+      names.push_back(item.path().filename().string());
+  } catch (const fs::filesystem_error& error) {
+    throw InputError(fmt::format("cannot list {}{}: {}; make it a folder that can be read, or name "
+                                 "another one",
+                                 path, type == fs::file_type::symlink ? " (a link)" : "",
+                                 error.code().message()));
+  }
+  return names;
+}
+
 void validate_new_file(const std::string& path) {
   std::error_code ignored;
   const std::string folder = parent_folder(path);

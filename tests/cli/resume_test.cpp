@@ -230,6 +230,20 @@ BOOST_AUTO_TEST_CASE(old_checkpoints_are_removed) {
     BOOST_CHECK(!entry.path().filename().string().starts_with("."));
 }
 
+BOOST_AUTO_TEST_CASE(checkpoints_that_cannot_be_reached_are_not_none) {
+  const Run run;
+  run.go(1, 2, {"--save-every", "2"});
+  const std::string lines = run.lines(), trained = run.trained();
+  fs::remove_all(checkpoints_of(run));
+  for (const char* leads_nowhere : {"absent", "checkpoints"}) {
+    fs::create_symlink(leads_nowhere, checkpoints_of(run));
+    check_bad_input(1, run.command(4), {"cannot list " + checkpoints_of(run) + " (a link): "});
+    BOOST_CHECK(run.lines() == lines);
+    BOOST_CHECK(run.trained() == trained);
+    fs::remove(checkpoints_of(run));
+  }
+}
+
 // The checkpoint that the model is taken from goes while the run trains.
 BOOST_AUTO_TEST_CASE(saves_do_not_need_the_folder_of_the_model) {
   const Run run;

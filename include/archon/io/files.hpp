@@ -16,6 +16,10 @@ void write_text_file(const std::string& path, const std::string& text);
 /// Makes the folder (and its parents) and proves that files can be made in it; InputError if not.
 void ensure_writable_folder(const std::string& path);
 
+/// Names of what is in a folder; none where nothing has the folder's name. InputError when it cannot
+/// be listed, as where its name is that of a link which leads nowhere.
+std::vector<std::string> list_folder(const std::string& path);
+
 /// InputError when no file can be made at `path`: no such folder, no permission, or something that
 /// is no regular file has the name.
 void validate_new_file(const std::string& path);
