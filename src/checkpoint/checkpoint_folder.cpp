@@ -135,6 +135,13 @@ void publish_checkpoint(const std::string& written, const std::string& folder, i
   write_text_file(folder + "/" + kLatestName, name + "\n");
 }
 
+void remove_interrupted_saves(const std::string& folder) {
+  log_failure([&] {
+    for (const std::string& name : list_folder(folder))
+      if (is_leftover(name)) log_failure([&] { remove_tree(folder + "/" + name); });
+  });
+}
+
 void prune_checkpoints(const std::string& folder, int64_t keep) {
   log_failure([&] {
     const auto all = complete_checkpoints(folder, [](const auto&, const auto&) {});
@@ -144,9 +151,8 @@ void prune_checkpoints(const std::string& folder, int64_t keep) {
       if (static_cast<int64_t>(i) >= keep && name != latest)
         log_failure([&] { hide_and_remove_tree(folder + "/" + name); });
     }
-    for (const std::string& name : list_folder(folder))
-      if (is_leftover(name)) log_failure([&] { remove_tree(folder + "/" + name); });
   });
+  remove_interrupted_saves(folder);
 }
 
 }  // namespace archon

@@ -79,7 +79,10 @@ class Trainer {
       resume(checkpoints);
     if (!options_.record.file.empty())
       recorder_.emplace(options_.record.file, *loaded_.model, loaded_.spec->adapter, mesh_);
-    if (mesh_.world().rank() == 0) open_metrics();
+    if (mesh_.world().rank() == 0) {
+      remove_interrupted_saves(options_.output + "/checkpoints");  // first: they may fill the disk
+      open_metrics();
+    }
   }
 
   /// False when SIGTERM ended it.

@@ -230,6 +230,18 @@ BOOST_AUTO_TEST_CASE(old_checkpoints_are_removed) {
     BOOST_CHECK(!entry.path().filename().string().starts_with("."));
 }
 
+BOOST_AUTO_TEST_CASE(what_an_interrupted_save_left_goes_when_its_run_goes_on) {
+  const Run run;
+  run.go(1, 2, {"--save-every", "2"});
+  const std::string left = checkpoints_of(run) + "/.step-00000004.tmp";
+  fs::create_directories(left);
+  write_bytes(left + "/shard-00000.h5", "half of it");
+  check_bad_input(1, run.command(4, {"--resume", "none"}), {"holds a run already"});
+  BOOST_CHECK(fs::exists(left + "/shard-00000.h5"));
+  run.go(1, 3);  // which saves nothing
+  BOOST_CHECK(!fs::exists(left));
+}
+
 BOOST_AUTO_TEST_CASE(checkpoints_that_cannot_be_reached_are_not_none) {
   const Run run;
   run.go(1, 2, {"--save-every", "2"});

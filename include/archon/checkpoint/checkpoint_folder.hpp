@@ -32,8 +32,11 @@ std::optional<CheckpointEntry> find_checkpoint(const std::string& path);
 /// step, then points `latest` at it. RuntimeFailure with the system's reason.
 void publish_checkpoint(const std::string& written, const std::string& folder, int64_t step);
 
-/// Removes what interrupted saves left behind, and all complete checkpoints but the newest `keep`
-/// (0 = all stay) and the one that `latest` names. Never throws: what cannot be removed is logged.
+/// Removes what interrupted saves left behind. Never throws: what cannot be removed is logged.
+void remove_interrupted_saves(const std::string& folder);
+
+/// The same, and removes all complete checkpoints but the newest `keep` (0 = all stay) and the one
+/// that `latest` names.
 void prune_checkpoints(const std::string& folder, int64_t keep);
 
 /// One thing that is wrong with a file of a checkpoint.
