@@ -129,6 +129,7 @@ struct CheckpointWriter::State {
   Part write_shards(const std::string& index_bytes) const;
   Part write_single(const std::string& trainer) const;
   ManifestFile write_own_shard() const;
+  void remove_own_files() const;
   void add_run_files(Part& part, const ManifestFile& index_file) const;
   void publish_parts(const std::vector<std::string>& parts) const;
   std::string in_temporary(const std::string& name) const { return temporary + "/" + name; }
@@ -226,7 +227,14 @@ Part CheckpointWriter::State::write_shards(const std::string& index_bytes) const
     file.write(index_bytes.data(), index_bytes.size());
     add_run_files(part, file.finish());
   });
+  if (!part.failure.empty()) remove_own_files();
   return part;
+}
+
+/// At once: on a full disk they would refuse what the training writes before publish().
+void CheckpointWriter::State::remove_own_files() const {
+  std::error_code ignored;
+  fs::remove_all(world.rank() == 0 ? temporary : in_temporary(shard_name(world.rank())), ignored);
 }
 
 ManifestFile CheckpointWriter::State::write_own_shard() const {

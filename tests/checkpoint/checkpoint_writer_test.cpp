@@ -335,6 +335,20 @@ BOOST_AUTO_TEST_CASE(files_that_may_not_grow_and_a_missing_folder_are_told) {
                       result.failure);
 }
 
+// Not only when the save is published: until then the training writes to the same disk.
+BOOST_AUTO_TEST_CASE(a_rank_that_fails_removes_its_files_at_once) {
+  for (const int rank : {0, ranks() - 1}) {
+    const FailingCheckpoint failing(fmt::format("sync:{}", rank));
+    SavedRun run(kModel, any_mesh(), ShardMode::full);
+    const SharedFolder folder(run.mesh.world());
+    run.writer(folder.path(), {.async = true}).save(kStep, kTrainer);  // and abandons it
+    run.mesh.world().barrier();
+    BOOST_CHECK(
+        !fs::exists(fmt::format("{}/.step-{:08}.tmp/shard-{:05}.h5", folder.path(), kStep, rank)));
+    run.mesh.world().barrier();
+  }
+}
+
 // Needs the right to mount a small disk, which one process sees alone.
 BOOST_AUTO_TEST_CASE(a_full_disk_is_told) {
   if (ranks() > 1) return;
@@ -357,5 +371,7 @@ BOOST_AUTO_TEST_CASE(a_full_disk_is_told) {
     BOOST_CHECK_MESSAGE(result.failure.ends_with("No space left on device"), result.failure);
     check_names(folder.path(), {});
   }
+  run.writer(folder.path(), {.async = true}).save(kStep, kTrainer);  // and abandons it
+  check_names(folder.path(), {});
   ::umount(folder.path().c_str());
 }
