@@ -8,10 +8,21 @@
 
 namespace archon {
 
+namespace {
+
+constexpr int kDeepest = 100;
+
+}  // namespace
+
 Json parse_json(std::string_view text, const std::string& source) {
   // The library keeps one of two equal keys and says nothing; which one would be a guess.
   std::vector<std::set<std::string>> keys;
-  const auto refuse_repeated_keys = [&](int, Json::parse_event_t event, Json& value) {
+  const auto check = [&](int depth, Json::parse_event_t event, Json& value) {
+    // The library copies and writes values by recursion, which must not use up the stack.
+    ARCHON_VALIDATE(depth <= kDeepest,
+                    "{} is nested more than {} deep, as nothing is that Archon reads; is it the "
+                    "right file?",
+                    source, kDeepest);
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key) {
@@ -22,7 +33,7 @@ Json parse_json(std::string_view text, const std::string& source) {
     return true;
   };
   try {
-    return Json::parse(text, refuse_repeated_keys);
+    return Json::parse(text, check);
   } catch (const Json::exception& error) {  // also numbers out of range
     // "[json.exception.parse_error.101] parse error at line 1, column 1: ..."
     const std::string_view what = error.what();

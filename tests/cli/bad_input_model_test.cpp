@@ -41,6 +41,8 @@ BOOST_AUTO_TEST_CASE(configs_that_are_no_json) {
   const std::string config = inputs.model + "/config.json", good = read_bytes(config);
   const std::vector<std::string> bad = {"",         "not JSON", good.substr(0, good.size() / 2),
                                         "[1, 2]",   "\xff\xfe", "{\"a\": 1e999}",
+                                        "{\"model_type\": " + std::string(200'000, '[') +
+                                            std::string(200'000, ']') + "}",
                                         good + good};
   for (const std::string& text : bad) {
     write_bytes(config, text);

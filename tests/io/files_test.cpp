@@ -89,6 +89,13 @@ BOOST_AUTO_TEST_CASE(what_is_not_json_is_refused) {
   BOOST_CHECK_EXCEPTION(parse_json(R"({"a": {"b": 1, "c": 2, "b": 3}})", "text"), InputError,
                         mentions("\"b\" is there twice"));
   BOOST_CHECK_EXCEPTION(read_json_file(folder / "absent"), InputError, mentions("absent"));
+  const auto nested = [](std::size_t deep) {
+    return std::string(deep, '[') + "1" + std::string(deep, ']');
+  };
+  BOOST_TEST(parse_json(nested(100), "text").size() == 1u);
+  for (const std::size_t deep : {101, 200'000})
+    BOOST_CHECK_EXCEPTION(parse_json(nested(deep), "text"), InputError,
+                          mentions("text is nested more than 100 deep"));
 }
 
 BOOST_AUTO_TEST_CASE(files_are_mapped) {

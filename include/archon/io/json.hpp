@@ -8,8 +8,8 @@
 
 namespace archon {
 
-/// Parses JSON; InputError with `source`, line and reason when it is not JSON, or when an object
-/// has the same key twice.
+/// Parses JSON; InputError with `source`, line and reason when it is not JSON, when an object has
+/// the same key twice, or when it is nested more than 100 deep.
 Json parse_json(std::string_view text, const std::string& source);
 
 /// Parses a JSON file, like parse_json.
