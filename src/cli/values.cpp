@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 
+#include "archon/io/json.hpp"
+
 namespace archon::cli {
 namespace {
 
@@ -50,6 +52,12 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
+/// A run writes its paths as JSON, which cannot hold others: it would end at its first checkpoint.
+void check_text(const std::string& given) {
+  ARCHON_VALIDATE(!given.empty(), "must not be empty");
+  ARCHON_VALIDATE(is_utf8(given), "must be UTF-8; rename it, or make a link to it and name that");
+}
+
 }  // namespace
 
 std::string join_choices(const std::vector<std::string>& names) {
@@ -59,7 +67,7 @@ std::string join_choices(const std::vector<std::string>& names) {
 
 Value text(std::string& target, std::string placeholder) {
   const auto set = [&target](const std::string& given) {
-    ARCHON_VALIDATE(!given.empty(), "must not be empty");
+    check_text(given);
     target = given;
   };
   return {.placeholder = std::move(placeholder), .initial = target, .set = set};
@@ -67,7 +75,7 @@ Value text(std::string& target, std::string placeholder) {
 
 Value texts(std::vector<std::string>& target, std::string placeholder) {
   const auto set = [&target](const std::string& given) {
-    ARCHON_VALIDATE(!given.empty(), "must not be empty");
+    check_text(given);
     target.push_back(given);
   };
   return {.placeholder = std::move(placeholder), .initial = "", .set = set, .repeatable = true};

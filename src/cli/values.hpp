@@ -29,7 +29,7 @@ struct Value {
   bool is_switch = false;                         ///< needs no value: --json
 };
 
-/// Any text but the empty one.
+/// Any UTF-8 text but the empty one.
 Value text(std::string& target, std::string placeholder);
 /// Given several times, each adds one text.
 Value texts(std::vector<std::string>& target, std::string placeholder);

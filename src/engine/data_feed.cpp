@@ -6,6 +6,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/comm/rank_zero.hpp"
+#include "archon/io/json.hpp"
 
 namespace archon {
 namespace fs = std::filesystem;
@@ -48,6 +49,8 @@ std::optional<std::string> DataFeed::next(const std::vector<std::string>& consum
         return !used.contains(name);
       });
       if (first != names.end()) found = *first;
+      ARCHON_VALIDATE(is_utf8(found), "--data {}: the name of {} must be UTF-8; rename it", path_,
+                      found);
     } catch (const fs::filesystem_error& error) {
       throw_input_error(fmt::format("cannot list --data {}: {}", path_, error.code().message()));
     }

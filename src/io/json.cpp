@@ -14,6 +14,15 @@ constexpr int kDeepest = 100;
 
 }  // namespace
 
+bool is_utf8(const std::string& text) {
+  try {
+    Json(text).dump();
+    return true;
+  } catch (const Json::type_error&) {
+    return false;
+  }
+}
+
 Json parse_json(std::string_view text, const std::string& source) {
   // The library keeps one of two equal keys and says nothing; which one would be a guess.
   std::vector<std::set<std::string>> keys;

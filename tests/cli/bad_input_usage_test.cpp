@@ -68,6 +68,9 @@ BOOST_AUTO_TEST_CASE(options_that_are_wrong) {
   check_bad_input(1, {"train", "--model", inputs.model, "--data", inputs.data, "--output", "x"},
                   {"missing --steps N or --epochs N"});
   check_bad_input(1, {"eval", "--model", inputs.model}, {"missing --data FILE"});
+  const std::string latin = inputs.folder / "r\xe9";
+  check_bad_input(2, inputs.train({"--output", latin}), {"--output " + latin + " must be UTF-8"});
+  check_bad_input(1, inputs.train({"--plugin", "\xff.so"}), {"--plugin \xff.so must be UTF-8"});
   check_bad_input(2, {"forwards"}, {"unknown command forwards", "forward"});
   check_bad_input(1, {"init"}, {"missing", "--config FILE", "--output DIR"});
 }

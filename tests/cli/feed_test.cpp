@@ -126,6 +126,15 @@ BOOST_AUTO_TEST_CASE(a_folder_without_a_file) {
   check_bad_input(2, feed.command(), {feed.files, "without *.h5 files", "--data-wait"});
 }
 
+BOOST_AUTO_TEST_CASE(a_file_whose_name_no_checkpoint_can_hold_is_refused) {
+  const Feed feed;
+  feed.add("2\xe9.h5");
+  const auto refused = run_archon(feed.command({"--save-every", "100"}));
+  BOOST_CHECK_EQUAL(refused.exit_code, 2);
+  CHECK_CONTAINS(refused.err, "the name of 2\xe9.h5 must be UTF-8; rename it");
+  BOOST_CHECK_EQUAL(latest_step(feed), 3);
+}
+
 BOOST_AUTO_TEST_CASE(a_folder_without_a_file_is_waited_for_and_then_done) {
   const Feed feed;
   fs::remove(feed.files + "/1.h5");

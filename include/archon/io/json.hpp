@@ -8,6 +8,9 @@
 
 namespace archon {
 
+/// Whether JSON can hold this text: it must be UTF-8.
+bool is_utf8(const std::string& text);
+
 /// Parses JSON; InputError with `source`, line and reason when it is not JSON, when an object has
 /// the same key twice, or when it is nested more than 100 deep.
 Json parse_json(std::string_view text, const std::string& source);
