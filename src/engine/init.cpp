@@ -3,6 +3,8 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <filesystem>
+
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/engine/run.hpp"

@@ -48,16 +48,16 @@ ARCHON_INLINE void rms_norm_backward_rows(T* x_grad, float* weight_grad, const T
   }
 }
 
-// Fast arithmetic makes the quotient of a reciprocal and one step of Newton's, which would be NaN
-// for an infinite exponential; exp(87) leaves nothing of 1 either.
-ARCHON_INLINE float sigmoid(float x) { return 1.0f / (1.0f + std::exp(std::min(-x, 87.0f))); }
+// 1 / sigmoid(x). Fast arithmetic divides by it with a reciprocal and one step of Newton's, which
+// would be NaN for an infinite exponential; exp(87) leaves nothing of 1 either.
+ARCHON_INLINE float inverse_sigmoid(float x) { return 1.0f + std::exp(std::min(-x, 87.0f)); }
 
 template <class T>
 ARCHON_INLINE void swiglu_rows(T* y, const T* gate_up, int64_t rows, int64_t width) {
   for (int64_t r = 0; r < rows; ++r, y += width, gate_up += 2 * width)
     for (int64_t i = 0; i < width; ++i) {
       const float gate = to_float(gate_up[i]), up = to_float(gate_up[width + i]);
-      y[i] = static_cast<T>(gate * sigmoid(gate) * up);
+      y[i] = static_cast<T>(gate / inverse_sigmoid(gate) * up);
     }
 }
 
@@ -70,9 +70,9 @@ ARCHON_INLINE void swiglu_backward_rows(T* grad, const T* y_grad, const T* gate_
     for (int64_t i = 0; i < width; ++i) {
       const float gate = to_float(gate_up[i]), up = to_float(gate_up[width + i]);
       const float dy = to_float(y_grad[i]);
-      const float open = sigmoid(gate);
-      grad[i] = static_cast<T>(dy * up * open * (1.0f + gate * (1.0f - open)));
-      grad[width + i] = static_cast<T>(dy * gate * open);
+      const float sigmoid = 1.0f / inverse_sigmoid(gate);
+      grad[i] = static_cast<T>(dy * up * sigmoid * (1.0f + gate * (1.0f - sigmoid)));
+      grad[width + i] = static_cast<T>(dy * gate * sigmoid);
     }
   }
 }

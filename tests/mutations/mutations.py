@@ -525,8 +525,8 @@ MUTATIONS = [
     Mutation(
         "loss not summed over cp",
         "src/engine/train_step.cpp",
-        "result.loss = mesh.shard_group().all_reduce(loss);",
-        "result.loss = mesh.dp().all_reduce(loss);",
+        "  loss = mesh.shard_group().all_reduce(loss);",
+        "  loss = mesh.dp().all_reduce(loss);",
         ("edge_batches.2", "golden.2"),
     ),
     Mutation(
