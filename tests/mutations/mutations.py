@@ -521,7 +521,42 @@ MUTATIONS = [
         "r / 2 : steps",
         ("attention_kernels.1",),
     ),
+    Mutation(
+        "SwiGLU divides by an infinite exponential",
+        "src/model/kernels.cpp",
+        "std::exp(std::min(-x, 87.0f))",
+        "std::exp(-x)",
+        ("ops.1",),
+    ),
+    Mutation(
+        "attention takes a score that is no number for a masked one (without AVX-512)",
+        "src/model/attention_tiles.inc",
+        "larger(fill(-126.0F), x)",
+        "larger(x, fill(-126.0F))",
+        ("attention_kernels.1",),
+    ),
     # Losses
+    Mutation(
+        "the largest logit is scaled, and so rounded, before it is subtracted",
+        "src/loss/softmax_math.hpp",
+        "(logit - whole.max) * scale - std::log",
+        "logit * scale - whole.max * scale - std::log",
+        ("loss.1", "loss.2"),
+    ),
+    Mutation(
+        "a token that is none of the model's comes up on one rank alone",
+        "src/engine/training_data.cpp",
+        "      TokenDataset(data, loaded_.model->config().vocab_size).check_all();\n",
+        "",
+        ("feed.1",),
+    ),
+    Mutation(
+        "a checkpoint's config names the type of the masters",
+        "src/checkpoint/checkpoint_writer.cpp",
+        "write_hf_companions(companions, temporary, stored_dtype)",
+        "write_hf_companions(companions, temporary, at::kFloat)",
+        ("checkpoint_commands.1",),
+    ),
     Mutation(
         "loss not summed over cp",
         "src/engine/train_step.cpp",
