@@ -16,7 +16,7 @@ void write_text_file(const std::string& path, const std::string& text);
 /// Makes the folder (and its parents) and proves that files can be made in it; InputError if not.
 void ensure_writable_folder(const std::string& path);
 
-/// Names of what is in a folder; none where nothing has the folder's name. InputError when it cannot
+/// Names of what is in a folder; none where nothing has that name. InputError when it cannot
 /// be listed, as where its name is that of a link which leads nowhere.
 std::vector<std::string> list_folder(const std::string& path);
 
@@ -24,8 +24,8 @@ std::vector<std::string> list_folder(const std::string& path);
 /// is no regular file has the name.
 void validate_new_file(const std::string& path);
 
-/// InputError when a file `output`, which `option` names, is one of `inputs`, or lies in one that is a
-/// folder: what is written would replace what is read, or be read with it.
+/// InputError when the file `output` of `option` is one of `inputs`, or lies in one that is a folder:
+/// what is written would replace what is read, or be read with it.
 void validate_no_input(const char* option, const std::string& output,
                        const std::vector<std::string>& inputs);
 
