@@ -52,7 +52,12 @@ void Preparation::run(const std::string& data, const std::vector<std::string>& f
   std::optional<Rollouts> rollouts;
   check_on_rank_zero(mesh_.world(), [&] {
     file.emplace(prepared, "archon.prepared_rollouts", 1);
-    if (rewarded) rollouts = read_rollouts(data, trained_.model->config().vocab_size, objective_);
+    // What is wrong must not come up later, on one of the ranks that compute.
+    const int64_t vocab = trained_.model->config().vocab_size;
+    if (rewarded)
+      rollouts = read_rollouts(data, vocab, objective_);
+    else
+      TokenDataset(data, vocab).check_all();
   });
   TokenOutputs outputs(file ? &file->file() : nullptr, mesh_);
   for (const std::string& field : fields)

@@ -80,11 +80,7 @@ bool TrainingData::ready_after(int64_t step) {
   std::string beside;
   if (const auto lacking = preparation_.lacking(data); !lacking.empty()) {
     beside = prepared(options_.output, *name);
-    // All ranks compute what is lacking: what is wrong must not come up on only one of them.
-    check_on_rank_zero(mesh_.world(), [&] {
-      TokenDataset(data, loaded_.model->config().vocab_size).check_all();
-      ensure_writable_folder(parent_folder(beside));
-    });
+    check_on_rank_zero(mesh_.world(), [&] { ensure_writable_folder(parent_folder(beside)); });
     preparation_.run(data, lacking, beside, step);
   }
   // What is wrong in a file of rollouts is said before its first step.

@@ -545,9 +545,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a token that is none of the model's comes up on one rank alone",
-        "src/engine/training_data.cpp",
-        "      TokenDataset(data, loaded_.model->config().vocab_size).check_all();\n",
-        "",
+        "src/engine/preparation.cpp",
+        "TokenDataset(data, vocab).check_all();",
+        "TokenDataset(data, vocab);",
         ("feed.1",),
     ),
     Mutation(
