@@ -31,6 +31,13 @@ EvalResult evaluate(const LoadedModel& loaded, const Mesh& mesh, const Batcher& 
   return result;
 }
 
+void validate_has_targets(const char* option, const std::string& data, int64_t targets) {
+  ARCHON_VALIDATE(targets > 0,
+                  "{} {} has no target token, so there is no loss of it: its /loss_mask is 0 "
+                  "everywhere, or every sequence is one token long",
+                  option, data);
+}
+
 void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json_out) {
   const Mesh mesh = start_mesh(options.mesh, options.device, mpi);
   const LoadedModel loaded = load_model(options.model, mesh, options.dtype, options.memory);
@@ -41,10 +48,7 @@ void run_eval(const RunOptions& options, MpiEnvironment& mpi, std::ostream& json
                         {.fields = objective.fields()});
   const auto start = std::chrono::steady_clock::now();
   const EvalResult result = evaluate(loaded, mesh, batcher, objective);
-  ARCHON_VALIDATE(result.targets > 0,
-                  "--data {} has no target token, so there is no loss of it: its /loss_mask is 0 "
-                  "everywhere, or every sequence is one token long",
-                  options.data);
+  validate_has_targets("--data", options.data, result.targets);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (mesh.world().rank() != 0) return;

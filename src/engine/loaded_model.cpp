@@ -40,7 +40,6 @@ std::string checkpoint_of(const std::string& path, const Communicator& world) {
 /// The model as shapes.
 LoadedModel build_model(const std::string& folder, const Mesh& mesh, const MemoryOptions& memory) {
   LoadedModel loaded{{HfConfig::read(folder), {}}, nullptr, nullptr, folder};
-  check_on_rank_zero(mesh.world(), [&] { loaded.hf = read_hf_companions(folder); });
   loaded.spec = &ModelRegistry::instance().find(loaded.hf.config.model_type());
   loaded.model = loaded.spec->make_model(loaded.spec->parse_config(loaded.hf.config));
   loaded.spec->apply_tp(*loaded.model, mesh.tp());

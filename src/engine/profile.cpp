@@ -126,7 +126,7 @@ void Profile::after(int64_t step) {
 }
 
 void Profile::finish() {
-  if (options_.file.empty() || written_) return;
+  if (options_.file.empty() || traced_ == last_step_) return;
   if (traced_ > 0)
     write();
   else
@@ -134,9 +134,8 @@ void Profile::finish() {
                  options_.first_step, options_.last_step, options_.file);
 }
 
-void Profile::write() {
+void Profile::write() const {
   trace::stop();
-  written_ = true;
   RankTrace mine(mesh_, origin_);
   for (const TraceEvent& event : trace::take()) mine.add(event);
   const auto texts = gather_texts(mine.text(), mesh_.world());

@@ -145,10 +145,8 @@ class Trainer {
       std::vector<std::string> read = {options_.run.data};
       if (eval_batcher_) {
         read.push_back(options_.eval_data);
-        ARCHON_VALIDATE(eval_batcher_->dataset().check_all() > 0,
-                        "--eval-data {} has no target token, so there is no loss of it: its "
-                        "/loss_mask is 0 everywhere, or every sequence is one token long",
-                        options_.eval_data);
+        validate_has_targets("--eval-data", options_.eval_data,
+                             eval_batcher_->dataset().check_all());
       }
       if (!options_.record.file.empty()) validate_no_input("--record", options_.record.file, read);
       if (!options_.profile.file.empty())
@@ -373,9 +371,10 @@ bool run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   const auto checkpoints = prepare_output(options, mesh);
   const int64_t memory_at_start = mesh.device().is_cpu() ? resident_memory_bytes() : 0;
   const RunOptions& run = options.run;
-  const LoadedModel loaded = checkpoints.empty()
-                                 ? load_model(run.model, mesh, run.dtype, run.memory)
-                                 : allocate_model(run.model, mesh, run.dtype, run.memory);
+  LoadedModel loaded = checkpoints.empty()
+                           ? load_model(run.model, mesh, run.dtype, run.memory)
+                           : allocate_model(run.model, mesh, run.dtype, run.memory);
+  check_on_rank_zero(mesh.world(), [&] { loaded.hf = read_hf_companions(loaded.folder); });
   Objective(options.loss).validate(loaded.model->config());
   return Trainer(options, mesh, loaded, checkpoints, memory_at_start).run(mpi);
 }

@@ -17,4 +17,7 @@ struct EvalResult {
 EvalResult evaluate(const LoadedModel& loaded, const Mesh& mesh, const Batcher& batcher,
                     const Objective& objective);
 
+/// InputError when the data set that `option` names has none: there is no loss of it.
+void validate_has_targets(const char* option, const std::string& data, int64_t targets);
+
 }  // namespace archon

@@ -11,7 +11,7 @@ namespace archon {
 
 /// A model with its weights on this rank's place in the mesh.
 struct LoadedModel {
-  HfCompanions hf;  ///< on world rank 0, which writes; on others the config alone
+  HfCompanions hf;  ///< the config alone, but on world rank 0 of a run that saves
   const ModelSpec* spec = nullptr;
   std::unique_ptr<Model> model;
   std::string folder;

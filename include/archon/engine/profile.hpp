@@ -21,14 +21,13 @@ class Profile {
   void finish();
 
  private:
-  void write();
+  void write() const;
 
   ProfileOptions options_;
   int64_t last_step_;
   const Mesh& mesh_;
   int64_t origin_ = 0;  // nanoseconds of the steady clock
-  int64_t traced_ = 0;  // the last step that was, while there is more to trace
-  bool written_ = false;
+  int64_t traced_ = 0;  // the last step that was traced; the file is there once it is last_step_
 };
 
 }  // namespace archon
