@@ -3,8 +3,8 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
-#include "agreement.hpp"
 #include "archon/base/error.hpp"
+#include "archon/comm/agreement.hpp"
 #include "checkpoint_fit.hpp"
 
 namespace archon {

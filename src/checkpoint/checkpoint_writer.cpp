@@ -9,11 +9,11 @@
 #include <span>
 #include <utility>
 
-#include "agreement.hpp"
 #include "archon/base/activity.hpp"
 #include "archon/base/blocked_signals.hpp"
 #include "archon/base/error.hpp"
 #include "archon/checkpoint/checkpoint_folder.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/comm/watchdog.hpp"
 #include "archon/io/json.hpp"
 #include "index_file.hpp"

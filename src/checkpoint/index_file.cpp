@@ -1,8 +1,8 @@
 #include "index_file.hpp"
 
-#include "agreement.hpp"
 #include "archon/base/checksum.hpp"
 #include "archon/base/error.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/io/json.hpp"
 #include "shard_file.hpp"
 

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "archon/base/activity.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 
 namespace archon {
 

@@ -3,7 +3,7 @@
 #include <map>
 #include <optional>
 
-#include "agreement.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/io/files.hpp"
 #include "archon/io/hdf5_collective.hpp"
 #include "archon/io/json.hpp"

@@ -3,10 +3,10 @@
 #include <filesystem>
 #include <system_error>
 
-#include "agreement.hpp"
 #include "archon/base/checksum.hpp"
 #include "archon/base/error.hpp"
 #include "archon/checkpoint/checkpoint_folder.hpp"
+#include "archon/comm/agreement.hpp"
 #include "block_file.hpp"
 #include "shard_file.hpp"
 

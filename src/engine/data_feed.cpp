@@ -5,7 +5,7 @@
 #include <set>
 
 #include "archon/base/error.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/io/json.hpp"
 
 namespace archon {

@@ -5,7 +5,7 @@
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/checkpoint/recorder.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/data/gather.hpp"
 #include "archon/engine/batcher.hpp"
 #include "archon/engine/loaded_model.hpp"

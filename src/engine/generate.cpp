@@ -6,7 +6,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/data/dataset.hpp"
 #include "archon/engine/generator.hpp"
 #include "archon/engine/loaded_model.hpp"

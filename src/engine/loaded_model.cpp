@@ -6,7 +6,7 @@
 
 #include "archon/checkpoint/checkpoint_folder.hpp"
 #include "archon/checkpoint/checkpoint_reader.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 
 namespace archon {
 

@@ -4,7 +4,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/engine/model_outputs.hpp"
 #include "archon/io/new_hdf5_file.hpp"
 #include "rollout_advantages.hpp"

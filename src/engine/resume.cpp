@@ -6,7 +6,7 @@
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/checkpoint/checkpoint_reader.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/io/files.hpp"
 
 namespace archon {

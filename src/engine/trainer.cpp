@@ -8,7 +8,7 @@
 #include "archon/base/log.hpp"
 #include "archon/base/memory.hpp"
 #include "archon/comm/gpu_runtime.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/engine/checkpointing.hpp"
 #include "archon/engine/evaluate.hpp"
 #include "archon/engine/gemm_peak.hpp"
@@ -213,7 +213,7 @@ class Trainer {
     if (options_.steps > 0 && position_.step >= options_.steps) return false;
     try {
       return data_.ready_after(position_.step) || wait_for_data(checkpoints);
-    } catch (const InputError&) {
+    } catch (const SharedInputError&) {
       checkpoints.finish([this] { return state(); });
       throw;
     }

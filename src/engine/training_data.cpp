@@ -5,7 +5,7 @@
 
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/io/files.hpp"
 
 namespace archon {
@@ -78,7 +78,9 @@ bool TrainingData::ready_after(int64_t step) {
   if (!name) return false;
   const std::string data = feed_.path(*name);
   std::string beside;
-  if (const auto lacking = preparation_.lacking(data); !lacking.empty()) {
+  std::vector<std::string> lacking;
+  check_on_every_rank(mesh_.world(), [&] { lacking = preparation_.lacking(data); });
+  if (!lacking.empty()) {
     beside = prepared(options_.output, *name);
     check_on_rank_zero(mesh_.world(), [&] { ensure_writable_folder(parent_folder(beside)); });
     preparation_.run(data, lacking, beside, step);
@@ -91,7 +93,7 @@ bool TrainingData::ready_after(int64_t step) {
     dataset.rewards();
     dataset.check_all();
   });
-  use(*name, beside);
+  check_on_every_rank(mesh_.world(), [&] { use(*name, beside); });
   position_.began = step;
   check_temperature();
   return true;

@@ -12,7 +12,7 @@
 #include "archon/base/activity.hpp"
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/comm/watchdog.hpp"
 #include "archon/io/files.hpp"
 #include "archon/model/state_dict.hpp"

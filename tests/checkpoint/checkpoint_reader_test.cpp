@@ -4,7 +4,7 @@
 #include "archon/base/error.hpp"
 #include "archon/checkpoint/checkpoint_folder.hpp"
 #include "archon/checkpoint/checkpoint_reader.hpp"
-#include "archon/comm/rank_zero.hpp"
+#include "archon/comm/agreement.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/io/files.hpp"
 #include "saved_run.hpp"

@@ -104,6 +104,32 @@ BOOST_AUTO_TEST_CASE(a_file_that_one_rank_alone_would_refuse_costs_no_step) {
   BOOST_CHECK_EQUAL(latest_step(feed), 2);
 }
 
+// On another host, whose view of a shared file system lags behind.
+BOOST_AUTO_TEST_CASE(a_file_that_one_rank_alone_does_not_see_costs_no_step) {
+  const Feed feed;
+  feed.add("2.h5");
+  const std::string lagging = feed.folder / "lagging";
+  fs::create_directories(lagging + "/files");
+  fs::copy_file(feed.files + "/1.h5", lagging + "/files/1.h5");
+  std::vector<std::string> job = {ARCHON_TEST_MPIEXEC, "--oversubscribe"};
+  for (const std::string& host : {feed.folder.path(), lagging}) {
+    for (const std::string& word :
+         {std::string("-n"), std::string("1"), std::string("-wdir"), host, archon_program()})
+      job.push_back(word);
+    for (const std::string& word :
+         feed.command({"--data", "files", "--save-every", "100", "--collective-timeout", "30"}))
+      job.push_back(word);
+    job.emplace_back(":");
+  }
+  job.pop_back();
+  const auto refused = run_process(job);
+  BOOST_CHECK_EQUAL(refused.exit_code, 2);
+  CHECK_CONTAINS(refused.err, "error: rank 1: ");
+  CHECK_CONTAINS(refused.err, "files/2.h5");
+  BOOST_CHECK_LT(refused.seconds, 25);
+  BOOST_CHECK_EQUAL(latest_step(feed), 3);
+}
+
 BOOST_AUTO_TEST_CASE(a_folder_that_ends_sooner_leaves_the_profile_of_its_steps) {
   const Feed feed;
   const std::string profile = feed.folder / "profile.json";

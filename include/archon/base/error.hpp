@@ -22,6 +22,13 @@ class InputError : public Error {
   ~InputError() override;
 };
 
+/// One that every rank of the job throws, so that all may still communicate.
+class SharedInputError : public InputError {
+ public:
+  using InputError::InputError;
+  ~SharedInputError() override;
+};
+
 /// Something failed while running (MPI, HDF5, the file system, a bug): exit code 3.
 class RuntimeFailure : public Error {
  public:

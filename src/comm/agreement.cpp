@@ -1,4 +1,4 @@
-#include "agreement.hpp"
+#include "archon/comm/agreement.hpp"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
@@ -7,7 +7,37 @@
 
 #include <exception>
 
+#include "archon/base/error.hpp"
+
 namespace archon {
+namespace {
+
+/// The message of the InputError that `check` throws, empty if it throws none.
+std::string input_error_of(const std::function<void()>& check) {
+  try {
+    check();
+    return {};
+  } catch (const InputError& error) {
+    return error.what();
+  }
+}
+
+void throw_shared(const std::string& problem) {
+  if (!problem.empty()) throw SharedInputError(problem);
+}
+
+}  // namespace
+
+void check_on_rank_zero(const Communicator& group, const std::function<void()>& check) {
+  throw_shared(group.broadcast(group.rank() == 0 ? input_error_of(check) : "", 0));
+}
+
+void check_on_every_rank(const Communicator& group, const std::function<void()>& check) {
+  const std::string problem = agree_on_failure(group, input_error_of(check));
+  // What rank 0 finds all will have found.
+  const std::string first = "rank 0: ";
+  throw_shared(problem.starts_with(first) ? problem.substr(first.size()) : problem);
+}
 
 std::string attempt(const std::function<void()>& body) {
   try {
