@@ -86,9 +86,12 @@ bool is_checkpoint(const fs::path& path) {
   return is_there(path / kManifestName) || is_there(path / kIndexName);
 }
 
-/// What an interrupted save, or write of `latest`, leaves.
+/// What an interrupted save, removal, or write of `latest` leaves: nothing else with a dot before it,
+/// since what others keep here is theirs.
 bool is_leftover(const std::string& name) {
-  return name.starts_with('.') || name == std::string(kLatestName) + ".tmp";
+  const bool hidden_step = name.starts_with(std::string(".") + kStepPrefix);
+  return (hidden_step && (name.ends_with(".tmp") || name.ends_with(".old"))) ||
+         name == std::string(kLatestName) + ".tmp";
 }
 
 template <class Action>

@@ -117,7 +117,11 @@ struct CheckpointWriter::State {
   State(std::string folder, const CheckpointOptions& options, const Model& model,
         Optimizer& optimizer, const StateDictAdapter& adapter, const HfCompanions& companions,
         const Mesh& mesh);
-  ~State() { optimizer.before_next_step(nullptr); }
+  /// One that goes with a save under way belongs to a run that has failed.
+  ~State() {
+    optimizer.before_next_step(nullptr);
+    control.abandon();
+  }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
 
@@ -145,7 +149,7 @@ struct CheckpointWriter::State {
   const std::vector<OwnedPiece> written;  // the pieces, or their twins in host memory
   const CheckpointIndex index;            // on world rank 0
   const h5::FileImage shard;
-  RequestedFailure requested;
+  SaveControl control;
 
   // The save under way.
   int64_t step = 0;
@@ -169,13 +173,13 @@ CheckpointWriter::State::State(std::string folder, const CheckpointOptions& opti
       written(copies ? host_twins(pieces) : pieces),
       index(gather_index(pieces, world)),
       shard(lay_out_shard(pieces)),
-      requested(world.rank()) {}
+      control(world.rank()) {}
 
 void CheckpointWriter::State::begin(int64_t step_to_save, const Json& trainer) {
   const auto begin = std::chrono::steady_clock::now();
   step = step_to_save;
   temporary = fmt::format("{}/.{}.tmp", folder, checkpoint_name(step));
-  requested.begin_save();
+  control.begin_save();
   Part outcome;
   if (world.rank() == 0) outcome.failure = attempt([&] { make_empty_folder(temporary); });
   const bool ready = agree_on_failure(world, outcome.failure).empty();
@@ -211,8 +215,10 @@ void CheckpointWriter::State::start_shards(const std::string& trainer) {
   });
   const BlockedSignals blocked;  // handlers belong to the training, not to the thread started here
   part = std::async(std::launch::async, [this, write, copied = std::move(copied)]() mutable {
+    // Goes with this block whatever happens, or the next step would wait for ever.
+    std::promise<void> done = std::move(copied);
     copy_elements(pieces, written);
-    copied.set_value();
+    done.set_value();
     return write();
   });
 }
@@ -223,7 +229,7 @@ Part CheckpointWriter::State::write_shards(const std::string& index_bytes) const
   part.failure = attempt([&] {
     if (!written.empty()) part.files.push_back(write_own_shard());
     if (world.rank() != 0) return;
-    RawFile file(in_temporary(kIndexName), RawFile::Mode::create, requested);
+    RawFile file(in_temporary(kIndexName), RawFile::Mode::create, control);
     file.write(index_bytes.data(), index_bytes.size());
     add_run_files(part, file.finish());
   });
@@ -240,19 +246,19 @@ void CheckpointWriter::State::remove_own_files() const {
 ManifestFile CheckpointWriter::State::write_own_shard() const {
   const std::string path = in_temporary(shard_name(world.rank()));
   if (options.compression > 0)
-    return write_compressed_shard(path, written, options.compression, requested);
+    return write_compressed_shard(path, written, options.compression, control);
   std::vector<std::span<const float>> elements;
   for (const OwnedPiece& piece : written)
     elements.emplace_back(piece.elements.const_data_ptr<float>(),
                           static_cast<std::size_t>(piece.elements.numel()));
-  return write_shard(path, shard, elements, requested);
+  return write_shard(path, shard, elements, control);
 }
 
 Part CheckpointWriter::State::write_single(const std::string& trainer) const {
   Part part;
   ManifestFile file;
   part.failure = write_single_file(in_temporary(kIndexName), index, written, step, trainer, world,
-                                   requested, file);
+                                   control, file);
   if (part.failure.empty() && world.rank() == 0)
     part.failure = attempt([&] { add_run_files(part, file); });
   return part;
@@ -285,7 +291,7 @@ void CheckpointWriter::State::publish_parts(const std::vector<std::string>& part
   Manifest manifest{step, {}};
   for (const std::string& text : parts) add_files(manifest, Json::parse(text));
   write_manifest(temporary, manifest);
-  requested.check("rename", temporary);
+  control.check("rename", temporary);
   publish_checkpoint(temporary, folder, step);
 }
 

@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <sstream>
+#include <thread>
 #include <utility>
 
 #include "archon/base/error.hpp"
@@ -26,7 +28,7 @@ std::string name_of(const std::string& path) {
 
 }  // namespace
 
-RequestedFailure::RequestedFailure(int rank) {
+SaveControl::SaveControl(int rank) {
   const char* variable = std::getenv("ARCHON_FAIL_CHECKPOINT");
   if (variable == nullptr) return;
   std::istringstream text(variable);
@@ -36,20 +38,22 @@ RequestedFailure::RequestedFailure(int rank) {
   nth_ = std::stoll(nth);
 }
 
-void RequestedFailure::check(const char* kind, const std::string& path) const {
-  if (kind_ != kind || saves_ != nth_) return;
+void SaveControl::check(const char* kind, const std::string& path) const {
+  ARCHON_ENSURE(!abandoned_, "{} was abandoned: the run has failed", path);
+  if (!asked_for(kind)) return;
   throw_runtime_failure(fmt::format("cannot {} {}: {}", kind_ == "space" ? "write" : kind, path,
                                     std::strerror(kind_ == "space" ? ENOSPC : EIO)));
 }
 
-void RequestedFailure::check_write(const std::string& path) const {
+void SaveControl::check_write(const std::string& path) const {
+  while (asked_for("stall") && !abandoned_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   check("space", path);
   check("write", path);
 }
 
-RawFile::RawFile(std::string path, Mode mode, const RequestedFailure& requested)
-    : path_(std::move(path)), requested_(requested) {
-  requested_.check("open", path_);
+RawFile::RawFile(std::string path, Mode mode, const SaveControl& control)
+    : path_(std::move(path)), control_(control) {
+  control_.check("open", path_);
   const int create = mode == Mode::create ? O_CREAT | O_EXCL : 0;
   descriptor_ = ::open(path_.c_str(), O_RDWR | O_CLOEXEC | create, 0666);
   ARCHON_ENSURE(descriptor_ >= 0, "cannot open {}: {}{}", path_, std::strerror(errno),
@@ -61,7 +65,7 @@ RawFile::~RawFile() {
 }
 
 void RawFile::write(const void* bytes, std::size_t count) {
-  requested_.check_write(path_);
+  control_.check_write(path_);
   sum_.add(bytes, count);
   const char* next = static_cast<const char*>(bytes);
   while (count > 0) {
@@ -91,14 +95,17 @@ void RawFile::start_writing() {
 }
 
 void RawFile::skip(int64_t bytes) {
-  if (::fallocate(descriptor_, 0, at_, bytes) != 0)
-    ARCHON_ENSURE(errno == EOPNOTSUPP || errno == ENOSYS, "cannot write {}: {}", path_,
-                  std::strerror(errno));
+  int failed = 0;
+  do {
+    failed = ::fallocate(descriptor_, 0, at_, bytes);
+  } while (failed != 0 && errno == EINTR);
+  ARCHON_ENSURE(failed == 0 || errno == EOPNOTSUPP || errno == ENOSYS, "cannot write {}: {}", path_,
+                std::strerror(errno));
   at_ += bytes;
 }
 
 ManifestFile RawFile::finish() {
-  requested_.check("sync", path_);
+  control_.check("sync", path_);
   ARCHON_ENSURE(::fsync(descriptor_) == 0, "cannot sync {}: {}", path_, std::strerror(errno));
   ARCHON_ENSURE(::close(std::exchange(descriptor_, -1)) == 0, "cannot close {}: {}", path_,
                 std::strerror(errno));

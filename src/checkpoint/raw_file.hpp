@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -9,20 +10,27 @@
 
 namespace archon {
 
-/// A failure that a test asks for through the environment, ARCHON_FAIL_CHECKPOINT=KIND[:RANK[:NTH]]
-/// (rank 0 and the first save if not said), to see what a checkpoint does about it: "open" when a
-/// file is opened, "space" and "write" when bytes are written, "sync" when they are synced, "rename"
-/// when the checkpoint is named.
-class RequestedFailure {
+/// Whether a save may go on: not when its run has failed, which must not wait for the disk, and not
+/// where a test asks for a failure through the environment, ARCHON_FAIL_CHECKPOINT=KIND[:RANK[:NTH]]
+/// (rank 0 and the first save if not said): "open" when a file is opened, "space" and "write" when
+/// bytes are written, "sync" when they are synced, "rename" when the checkpoint is named; "stall" is
+/// a disk that takes no byte as long as the save goes on.
+class SaveControl {
  public:
-  explicit RequestedFailure(int rank);
+  explicit SaveControl(int rank);
   void begin_save() { ++saves_; }
-  /// RuntimeFailure with the reason if the failure that was asked for is of this kind.
+  /// From any thread: what comes next of the save under way fails.
+  void abandon() { abandoned_ = true; }
+  /// RuntimeFailure with the reason if the save was abandoned or the failure that was asked for is of
+  /// this kind.
   void check(const char* kind, const std::string& path) const;
-  /// Of the kinds "space" and "write".
+  /// Of the kinds "space", "write" and "stall".
   void check_write(const std::string& path) const;
 
  private:
+  bool asked_for(const char* kind) const { return kind_ == kind && saves_ == nth_; }
+
+  std::atomic<bool> abandoned_{false};
   std::string kind_;  // empty: none at this rank
   int64_t nth_ = 1, saves_ = 0;
 };
@@ -32,7 +40,7 @@ class RequestedFailure {
 class RawFile {
  public:
   enum class Mode { create, update };
-  RawFile(std::string path, Mode mode, const RequestedFailure& requested);
+  RawFile(std::string path, Mode mode, const SaveControl& control);
   ~RawFile();
   RawFile(const RawFile&) = delete;
   RawFile& operator=(const RawFile&) = delete;
@@ -50,7 +58,7 @@ class RawFile {
   void start_writing();
 
   std::string path_;
-  const RequestedFailure& requested_;
+  const SaveControl& control_;
   int descriptor_;
   int64_t at_ = 0, started_ = 0;
   Xxh3Stream sum_;

@@ -43,8 +43,8 @@ h5::FileImage lay_out_shard(const std::vector<OwnedPiece>& pieces) {
 
 ManifestFile write_shard(const std::string& path, const h5::FileImage& image,
                          const std::vector<std::span<const float>>& elements,
-                         const RequestedFailure& requested) {
-  RawFile file(path, RawFile::Mode::create, requested);
+                         const SaveControl& control) {
+  RawFile file(path, RawFile::Mode::create, control);
   // One pass over memory: a block is summed while it is in the cache, then written.
   const FileStructure structure =
       write_around(file, image, elements.size(), [&](std::size_t i, int64_t, const auto& visit) {
@@ -59,11 +59,11 @@ ManifestFile write_shard(const std::string& path, const h5::FileImage& image,
 }
 
 ManifestFile write_compressed_shard(const std::string& path, const std::vector<OwnedPiece>& pieces,
-                                    int64_t level, const RequestedFailure& requested) {
+                                    int64_t level, const SaveControl& control) {
   {
     h5::File file = h5::File::create(path, "archon.checkpoint_shard", 1);
     for (const OwnedPiece& piece : pieces) {
-      requested.check_write(path);
+      control.check_write(path);
       file.write_deflated(piece.path, piece.elements, kChecksumBlock, level);
       std::vector<uint64_t> sums;
       for_each_block(
@@ -75,7 +75,7 @@ ManifestFile write_compressed_shard(const std::string& path, const std::vector<O
     }
     file.flush();
   }
-  requested.check("sync", path);
+  control.check("sync", path);
   sync_path(path);
   return entry_of(path);
 }

@@ -32,11 +32,11 @@ h5::FileImage lay_out_shard(const std::vector<OwnedPiece>& pieces);
 /// Writes a laid-out shard; `elements` are those of its pieces. Without HDF5.
 ManifestFile write_shard(const std::string& path, const h5::FileImage& image,
                          const std::vector<std::span<const float>>& elements,
-                         const RequestedFailure& requested);
+                         const SaveControl& control);
 
 /// Writes a shard of compressed datasets, with HDF5.
 ManifestFile write_compressed_shard(const std::string& path, const std::vector<OwnedPiece>& pieces,
-                                    int64_t level, const RequestedFailure& requested);
+                                    int64_t level, const SaveControl& control);
 
 /// Goes through a laid-out file with room for `datasets` datasets and their sums. `elements(i,
 /// visit)` hands the elements of dataset i to `visit(block)`, block after block; they are where

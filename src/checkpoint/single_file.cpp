@@ -26,8 +26,8 @@ h5::FileImage lay_out(const CheckpointIndex& index, int64_t step, const std::str
 /// A file that HDF5 can open, whose space is taken: a full disk shows here, on one rank, not inside
 /// a collective call.
 void write_frame(const std::string& path, const h5::FileImage& image,
-                 const RequestedFailure& requested) {
-  RawFile file(path, RawFile::Mode::create, requested);
+                 const SaveControl& control) {
+  RawFile file(path, RawFile::Mode::create, control);
   for (const h5::FileImage::Segment& segment : image.segments)
     if (segment.reserved < 0)
       file.write(segment.content.data(), segment.content.size());
@@ -66,8 +66,8 @@ std::string write_pieces(const std::string& path, const std::vector<std::string>
 }
 
 ManifestFile write_sums(const std::string& path, const h5::FileImage& image, std::size_t datasets,
-                        const RequestedFailure& requested) {
-  RawFile file(path, RawFile::Mode::update, requested);
+                        const SaveControl& control) {
+  RawFile file(path, RawFile::Mode::update, control);
   std::vector<float> block(kChecksumBlock);
   const FileStructure structure =
       write_around(file, image, datasets, [&](std::size_t, int64_t bytes, const auto& visit) {
@@ -88,7 +88,7 @@ ManifestFile write_sums(const std::string& path, const h5::FileImage& image, std
 std::string write_single_file(const std::string& path, const CheckpointIndex& index,
                               const std::vector<OwnedPiece>& pieces, int64_t step,
                               const std::string& trainer, const Communicator& world,
-                              const RequestedFailure& requested, ManifestFile& written) {
+                              const SaveControl& control, ManifestFile& written) {
   const bool lowest = world.rank() == 0;
   const std::vector<int> hosts = host_of_ranks(world.mpi());
   h5::FileImage image;
@@ -96,20 +96,20 @@ std::string write_single_file(const std::string& path, const CheckpointIndex& in
   if (lowest)
     failure = attempt([&] {
       image = lay_out(index, step, trainer);
-      write_frame(path, image, requested);
+      write_frame(path, image, control);
     });
   if (!agree_on_failure(world, failure).empty()) return failure;
   // Before MPI-IO, inside which the others would wait for a rank that cannot open the file.
-  failure = attempt([&] { RawFile(path, RawFile::Mode::update, requested); });
+  failure = attempt([&] { RawFile(path, RawFile::Mode::update, control); });
   if (!agree_on_failure(world, failure).empty()) return failure;
   failure = write_pieces(path, all_paths(index, world), pieces, world);
-  if (failure.empty()) failure = attempt([&] { requested.check_write(path); });
+  if (failure.empty()) failure = attempt([&] { control.check_write(path); });
   // What another host wrote may be seen only once it is on the disk; the rest goes there while it
   // is summed.
   if (failure.empty() && hosts[world.rank()] != 0) failure = attempt([&] { sync_path(path); });
   if (!agree_on_failure(world, failure).empty()) return failure;
   if (lowest)
-    failure = attempt([&] { written = write_sums(path, image, index.size(), requested); });
+    failure = attempt([&] { written = write_sums(path, image, index.size(), control); });
   return failure;
 }
 

@@ -17,6 +17,6 @@ namespace archon {
 std::string write_single_file(const std::string& path, const CheckpointIndex& index,
                               const std::vector<OwnedPiece>& pieces, int64_t step,
                               const std::string& trainer, const Communicator& world,
-                              const RequestedFailure& requested, ManifestFile& written);
+                              const SaveControl& control, ManifestFile& written);
 
 }  // namespace archon

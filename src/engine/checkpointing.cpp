@@ -70,6 +70,7 @@ void Checkpointing::tell(const CheckpointResult& result) {
   progress_.interrupt();
   last_ = result;
   if (!result.complete) {
+    unsaved_ = std::max(unsaved_, result.step);
     log::warning("no checkpoint of step {}: {}; {}", result.step, result.failure, good_one());
     return;
   }

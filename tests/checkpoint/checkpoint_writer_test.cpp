@@ -250,17 +250,28 @@ BOOST_AUTO_TEST_CASE(an_asynchronous_save_is_that_of_its_moment) {
   BOOST_CHECK_EQUAL(latest(folder.path()), "step-00000122\n");
 }
 
-BOOST_AUTO_TEST_CASE(an_abandoned_save_leaves_no_checkpoint) {
+// A run that has failed does not wait for the disk.
+BOOST_AUTO_TEST_CASE(an_abandoned_save_ends_at_once_and_leaves_nothing) {
   SavedRun run(kModel, any_mesh(), ShardMode::full);
   const SharedFolder folder(run.mesh.world());
   {
+    const FailingCheckpoint stalled("stall");
     CheckpointWriter writer = run.writer(folder.path(), {.async = true});
     writer.save(kStep, kTrainer);
   }
   run.mesh.world().barrier();
-  if (run.mesh.world().rank() == 0) check_names(folder.path(), {".step-00000120.tmp"});
+  if (run.mesh.world().rank() == 0) check_names(folder.path(), {});
   run.mesh.world().barrier();
-  // The next run's save of that step is not disturbed by what is there.
+}
+
+BOOST_AUTO_TEST_CASE(a_save_is_not_disturbed_by_what_a_killed_one_left) {
+  SavedRun run(kModel, any_mesh(), ShardMode::full);
+  const SharedFolder folder(run.mesh.world());
+  if (run.mesh.world().rank() == 0) {
+    fs::create_directories(folder.path() + "/.step-00000120.tmp");
+    write_bytes(folder.path() + "/.step-00000120.tmp/shard-00000.h5", "half of it");
+  }
+  run.mesh.world().barrier();
   const auto result = run.writer(folder.path()).save(kStep, kTrainer);
   BOOST_CHECK(result.complete);
   const auto want = run.tensors();

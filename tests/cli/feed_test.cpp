@@ -130,6 +130,26 @@ BOOST_AUTO_TEST_CASE(a_file_that_one_rank_alone_does_not_see_costs_no_step) {
   BOOST_CHECK_EQUAL(latest_step(feed), 3);
 }
 
+BOOST_AUTO_TEST_CASE(a_save_that_failed_is_made_when_it_is_asked_for_again) {
+  const Feed feed;
+  const auto waited = act_during(
+      [&] {
+        return run_archon_ranks(2, feed.command({"--data-wait", "60", "--save-every", "3"}),
+                                {{"ARCHON_FAIL_CHECKPOINT", "space"}});
+      },
+      [&] { return has_lines(feed); },
+      [&] {
+        feed.wait_for(3);
+        std::this_thread::sleep_for(std::chrono::milliseconds(500));
+        BOOST_CHECK_EQUAL(latest_step(feed), 0);
+        BOOST_REQUIRE(::kill(find_rank(feed.output, 1), SIGTERM) == 0);
+      });
+  BOOST_CHECK_EQUAL(waited.exit_code, 128 + SIGTERM);
+  CHECK_CONTAINS(waited.err, "no checkpoint of step 3");
+  CHECK_CONTAINS(waited.err, "ended by SIGTERM after step 3");
+  BOOST_CHECK_EQUAL(latest_step(feed), 3);
+}
+
 BOOST_AUTO_TEST_CASE(a_folder_that_ends_sooner_leaves_the_profile_of_its_steps) {
   const Feed feed;
   const std::string profile = feed.folder / "profile.json";
