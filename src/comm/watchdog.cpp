@@ -179,11 +179,15 @@ void Watchdog::begin_work(int rank) {
 }
 
 OrderlyEnd::OrderlyEnd() { end_is_orderly = true; }
-OrderlyEnd::~OrderlyEnd() { end_is_orderly = false; }
+OrderlyEnd::~OrderlyEnd() {
+  if (begun_) asked_to_end = false;
+  end_is_orderly = false;
+}
 bool OrderlyEnd::asked() const { return asked_to_end.load(); }
 void OrderlyEnd::begin() {
   tell_end();
   asked_to_end = false;
+  begun_ = true;
 }
 
 CollectiveScope::CollectiveScope(const char* operation, const char* axis, int64_t number) {

@@ -1,4 +1,5 @@
-// A rank that is stuck in a collective, done with it in time, or being ended by a launcher.
+// A rank that is stuck in a collective, done with it in time, or being ended by a launcher, at once or
+// in good order.
 #include <unistd.h>
 
 #include <csignal>
@@ -20,5 +21,11 @@ int main(int argc, char** argv) {
     ::kill(::getpid(), SIGTERM);
     std::this_thread::sleep_for(1min);
   }
+  if (part == "orderly") {
+    archon::OrderlyEnd end;
+    end.begin();  // another rank was asked
+    ::kill(::getpid(), SIGTERM);
+  }
+  if (part == "orderly") std::this_thread::sleep_for(500ms);
   return 0;
 }

@@ -41,4 +41,9 @@ BOOST_AUTO_TEST_CASE(a_rank_ended_by_the_launcher_says_where_it_stood) {
     BOOST_CHECK_MESSAGE(holds(result.err, part), result.err << " does not hold " << part);
 }
 
+// The same signal comes to all ranks, to some of them late.
+BOOST_AUTO_TEST_CASE(a_rank_asked_during_an_orderly_end_lives_to_its_end) {
+  BOOST_TEST(run("orderly").exit_code == 0);
+}
+
 BOOST_AUTO_TEST_SUITE_END()

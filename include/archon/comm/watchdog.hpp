@@ -57,8 +57,11 @@ class OrderlyEnd {
   /// Whether SIGTERM came to this process.
   bool asked() const;
   /// The ranks have agreed to end, whoever was asked: says where this one stands unless the
-  /// watchdog did, and takes the signal for answered.
+  /// watchdog did, and takes the signal for answered, also where it reaches this rank later.
   void begin();
+
+ private:
+  bool begun_ = false;
 };
 
 /// Marks one collective as under way in this process, for its lifetime. The texts must outlive
