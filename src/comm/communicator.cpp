@@ -78,7 +78,10 @@ void Communicator::set_max_count(int64_t elements) {
 
 void Communicator::make_gpu_backend(GpuRuntime& runtime, void* comm) {
   MPI_Comm roll = MPI_COMM_NULL;
-  ARCHON_MPI(MPI_Comm_dup(comm_.get(), &roll));
+  {
+    const CollectiveScope scope("copy of the communicator", name_, 1);
+    ARCHON_MPI(MPI_Comm_dup(comm_.get(), &roll));
+  }
   gpu_ = std::make_unique<GpuBackend>(runtime, comm, MpiComm(roll), name_);
 }
 

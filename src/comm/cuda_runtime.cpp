@@ -130,6 +130,8 @@ class CudaRuntime final : public GpuRuntime {
   }
 
   bool reached(const Event& event) override {
+    // The watchdog's thread asks, too, and would make a context of its own on the first GPU.
+    ARCHON_CUDA_CALL(cudaSetDevice(device_));
     const cudaError_t code = cudaEventQuery(cuda_event(event));
     if (code == cudaErrorNotReady) return false;
     ARCHON_CUDA_CALL(code);

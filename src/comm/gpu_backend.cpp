@@ -17,6 +17,8 @@
 namespace archon {
 namespace {
 
+// NCCL takes most calls in within some microseconds, and a sleep takes more than it is asked for.
+constexpr auto kSettleSpin = std::chrono::microseconds(200);
 constexpr auto kSettlePause = std::chrono::microseconds(100);
 constexpr auto kRollCallPatience = std::chrono::milliseconds(1000);
 
@@ -77,14 +79,20 @@ GpuBackend::~GpuBackend() {
 }
 
 void GpuBackend::settle(const char* call) {
+  const auto begin = std::chrono::steady_clock::now();
   // Of a communicator that the watchdog ended nothing is left to look at, and the process ends too.
-  while (ended_ || runtime_.state(comm_) == GpuRuntime::CommState::in_progress)
-    std::this_thread::sleep_for(kSettlePause);
+  while (ended_ || runtime_.state(comm_) == GpuRuntime::CommState::in_progress) {
+    if (std::chrono::steady_clock::now() - begin < kSettleSpin)
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(kSettlePause);
+  }
   ARCHON_ENSURE(runtime_.state(comm_) == GpuRuntime::CommState::ready, "{} failed over {}: {}",
                 call, axis_, runtime_.failure(comm_));
 }
 
 GpuRuntime::Comm GpuBackend::split(int color, int key) {
+  const CollectiveScope scope("split of the NCCL communicator", axis_, 1);
   const std::lock_guard calls(calls_);
   GpuRuntime::Comm part = nullptr;
   runtime_.split(comm_, color, key, part);
@@ -243,6 +251,14 @@ void GpuBackend::forget_done() {
 }
 
 std::string GpuBackend::fault(std::chrono::duration<double> timeout) {
+  try {
+    return find_fault(timeout);
+  } catch (const std::exception& error) {  // the GPU itself failed, and says so to whoever asks next
+    return fmt::format("{} (looking at collectives over {})", error.what(), axis_);
+  }
+}
+
+std::string GpuBackend::find_fault(std::chrono::duration<double> timeout) {
   const std::lock_guard lock(mutex_);
   // Whoever is in a call looks at the state there.
   const std::unique_lock calls(calls_, std::try_to_lock);

@@ -65,6 +65,7 @@ class GpuBackend final : public Backend, public Watched {
   void gather(const at::Tensor& output, const Blocks& blocks, const at::Tensor& input);
   Work all_reduce_narrow(const Operation& operation, at::Tensor flat, ReduceOp op);
   void forget_done();
+  std::string find_fault(std::chrono::duration<double> timeout);
   std::string why_late(const UnderWay& late, std::chrono::duration<double> timeout);
 
   GpuRuntime& runtime_;

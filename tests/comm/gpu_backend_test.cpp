@@ -107,6 +107,12 @@ BOOST_FIXTURE_TEST_CASE(a_communicator_that_fails_later_ends_the_job, OneRank) {
   check_fails(2, {"later", "send"}, {"NCCL failed in all_to_all over cp (number 5)"});
 }
 
+BOOST_FIXTURE_TEST_CASE(a_gpu_that_fails_under_the_watchdog_ends_the_job, OneRank) {
+  if (!here) return;
+  check_fails(2, {"blind", "all_gather"},
+              {"reached failed: unhandled system error (as told) (looking at collectives over cp)"});
+}
+
 BOOST_FIXTURE_TEST_CASE(a_call_that_hangs_ends_the_job, OneRank) {
   if (!here) return;
   const std::map<std::string, std::string> operations = {

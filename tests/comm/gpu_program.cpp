@@ -1,5 +1,7 @@
 // Ranks that exchange over the NCCL backend, of which one goes wrong:
 //   gpu_program at_once|later|hang CALL     the last rank's next CALL does so
+//   gpu_program blind CALL                  it hangs, and looking at what hangs fails on the watchdog's
+//                                           thread
 //   gpu_program absent|stopped -            the last rank does not come to a collective
 #include <ATen/ops/full.h>
 
@@ -20,7 +22,8 @@ using archon::test::HostGpu;
 
 const std::map<std::string, HostGpu::Fault> kFaults = {{"at_once", HostGpu::Fault::fail_at_once},
                                                        {"later", HostGpu::Fault::fail_later},
-                                                       {"hang", HostGpu::Fault::hang}};
+                                                       {"hang", HostGpu::Fault::hang},
+                                                       {"blind", HostGpu::Fault::hang}};
 
 Communicator make_group(HostGpu& gpu) {
   MPI_Comm comm = MPI_COMM_NULL;
@@ -62,6 +65,7 @@ int main(int argc, char** argv) {
     const bool wrong = mpi.world_rank() == mpi.world_size() - 1;
     const auto fault = kFaults.find(how);
     if (wrong && fault != kFaults.end()) gpu.inject(call, fault->second);
+    if (wrong && how == "blind") gpu.inject("reached", HostGpu::Fault::fail_at_once);
     const Communicator group = make_group(gpu);
     at::Tensor first = at::full({3}, 1.0);
     if (fault == kFaults.end()) {

@@ -156,6 +156,7 @@ void HostGpu::breach(std::string what) {
 }
 
 bool HostGpu::goes_wrong(const std::string& call, Fault fault) {
+  const std::lock_guard lock(faults_mutex_);
   const auto found = faults_.find(call);
   if (found == faults_.end() || found->second != fault) return false;
   faults_.erase(found);
@@ -224,6 +225,7 @@ void HostGpu::wait(Stream stream, const Event& event) {
 }
 
 bool HostGpu::reached(const Event& event) {
+  if (std::this_thread::get_id() != owner_) fail_if_told("reached");
   return std::static_pointer_cast<Point>(event)->reached;
 }
 

@@ -39,7 +39,7 @@ class HostGpu final : public GpuRuntime {
   /// Breaches that nobody took are told by `left_breaches`.
   ~HostGpu() override;
 
-  /// The next call of this name, as in the interface, goes wrong.
+  /// The next call of this name, as in the interface, goes wrong; `reached` on another thread alone.
   void inject(const std::string& call, Fault fault);
   /// Breaches so far on this rank; none of them is told again.
   std::vector<std::string> take_breaches();
@@ -99,9 +99,11 @@ class HostGpu final : public GpuRuntime {
   bool agree(Group& group, const Announcement& own, const Message& other, int peer);
 
   at::Device device_;
+  const std::thread::id owner_ = std::this_thread::get_id();
   HostNetwork network_;
   std::mutex mutex_;
   std::vector<std::string> breaches_;
+  std::mutex faults_mutex_;  // the watchdog's thread may be told to fail, too
   std::map<std::string, Fault> faults_;
   std::vector<std::unique_ptr<StreamThread>> streams_;
   std::vector<std::unique_ptr<Group>> groups_;
