@@ -1,5 +1,6 @@
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 
@@ -66,6 +67,13 @@ std::vector<std::string> check_file(const std::string& path, const ManifestFile&
 }
 
 }  // namespace
+
+bool is_file_whole(const std::string& folder, const std::string& name) {
+  Manifest manifest;
+  if (!attempt([&] { manifest = read_manifest(folder); }).empty()) return false;
+  const auto listed = std::ranges::find(manifest.files, name, &ManifestFile::name);
+  return listed != manifest.files.end() && check_file(folder + "/" + name, *listed).empty();
+}
 
 std::vector<CheckpointDamage> verify_checkpoint(const std::string& folder, int64_t* bytes) {
   if (bytes != nullptr) *bytes = 0;

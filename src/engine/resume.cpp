@@ -7,6 +7,7 @@
 #include "archon/base/log.hpp"
 #include "archon/checkpoint/checkpoint_reader.hpp"
 #include "archon/comm/agreement.hpp"
+#include "archon/engine/trainer_state.hpp"
 #include "archon/io/files.hpp"
 
 namespace archon {
@@ -49,7 +50,7 @@ void check_place(const TrainOptions& options, const CheckpointEntry& first, cons
                  bool used) {
   std::error_code ignored;
   const bool inside =
-      fs::equivalent(fs::path(first.folder).parent_path(), options.output + "/checkpoints", ignored);
+      fs::equivalent(parent_folder(first.folder), options.output + "/checkpoints", ignored);
   ARCHON_VALIDATE(inside || !used,
                   "--output {} holds a run already, and --resume {} is a checkpoint of another one; "
                   "choose another folder, or give --resume auto to go on with the run there",
@@ -94,6 +95,17 @@ void check_same_model(const std::string& checkpoint, const std::string& model) {
                     checkpoint, name, value.dump(), here.at(name).dump(), model);
 }
 
+/// Whether the newest checkpoint here is of a run that began with this --resume: the same command goes
+/// on, as a job does that was put back into the queue.
+bool goes_on(const Entries& own, const std::string& resume) {
+  if (own.empty()) return false;
+  try {
+    return began_from(summarize_checkpoint(own.front().folder).trainer, resume);
+  } catch (const InputError&) {
+    return false;
+  }
+}
+
 Entries find_candidates(const TrainOptions& options) {
   std::error_code ignored;
   ARCHON_VALIDATE(!fs::exists(options.output + "/config.json", ignored),
@@ -111,27 +123,50 @@ Entries find_candidates(const TrainOptions& options) {
       log::warning("{} holds a run without a checkpoint; it is replaced", options.output);
     return own;
   }
+  if (goes_on(own, options.resume)) return own;
   const Entries named = named_checkpoints(options.resume);
   check_place(options, named.front(), own, used);
   return named;
 }
 
+/// The same model in every candidate: the first whose config.json is whole tells which.
+void check_model(const Entries& candidates, const std::string& model) {
+  const auto whole = std::ranges::find_if(candidates, [](const CheckpointEntry& entry) {
+    return is_file_whole(entry.folder, "config.json");
+  });
+  if (whole != candidates.end()) check_same_model(whole->folder, model);
+}
+
+/// Folders of a run before, which the last step would find closed.
+void check_folders(const TrainOptions& options) {
+  std::error_code ignored;
+  const auto check = [&](bool needed, const std::string& folder) {
+    if (needed && fs::exists(fs::symlink_status(folder, ignored))) ensure_writable_folder(folder);
+  };
+  check(options.save_hf, options.output + "/hf");
+  check(options.save.planned(), options.output + "/checkpoints");
+}
+
 }  // namespace
 
-Entries prepare_output(const TrainOptions& options, const Mesh& mesh) {
+RunFolder prepare_output(const TrainOptions& options, const Mesh& mesh) {
+  RunFolder folder;
   Json found = Json::array();
   check_on_rank_zero(mesh.world(), [&] {
     const Entries candidates = find_candidates(options);
-    if (!candidates.empty()) check_same_model(candidates.front().folder, options.run.model);
+    check_model(candidates, options.run.model);
     for (const CheckpointEntry& entry : candidates)
       found.push_back({{"step", entry.step}, {"folder", entry.folder}});
     ensure_writable_folder(options.output);
+    folder.lock = FolderLock(options.output);
+    check_folders(options);
+    remove_interrupted_saves(options.output + "/checkpoints");  // first: they may fill the disk
   });
   // Other hosts may see a shared file system a little later: rank 0 decides for all.
-  Entries entries;
   for (const Json& entry : Json::parse(mesh.world().broadcast(found.dump(), 0)))
-    entries.push_back({entry.at("step").get<int64_t>(), entry.at("folder").get<std::string>()});
-  return entries;
+    folder.checkpoints.push_back(
+        {entry.at("step").get<int64_t>(), entry.at("folder").get<std::string>()});
+  return folder;
 }
 
 LoadedCheckpoint load_newest(const Entries& candidates, const LoadedModel& loaded,

@@ -77,12 +77,8 @@ class Trainer {
       begin();
     else
       resume(checkpoints);
-    if (!options_.record.file.empty())
-      recorder_.emplace(options_.record.file, *loaded_.model, loaded_.spec->adapter, mesh_);
-    if (mesh_.world().rank() == 0) {
-      remove_interrupted_saves(options_.output + "/checkpoints");  // first: they may fill the disk
-      open_metrics();
-    }
+    start_record();
+    if (mesh_.world().rank() == 0) open_metrics();
   }
 
   /// False when SIGTERM ended it.
@@ -112,6 +108,8 @@ class Trainer {
       sync.offer(step);
     }
     checkpoints.finish([this] { return state(); });
+    profile.finish();
+    cut_record();
     if (checkpoints.ended()) {
       checkpoints.ensure_saved();
       const bool consumer_knows = sync.finish();
@@ -125,8 +123,6 @@ class Trainer {
             kExitTerminated);
       return false;
     }
-    profile.finish();
-    finish_record();
     report_memory();
     if (options_.save_hf) save();
     checkpoints.ensure_saved();
@@ -275,10 +271,31 @@ class Trainer {
     return result;
   }
 
+  void start_record() {
+    const RecordOptions& record = options_.record;
+    if (record.file.empty()) return;
+    ARCHON_VALIDATE(options_.steps == 0 || record.first_step <= options_.steps,
+                    "--record-steps {}-{} begin after the last step, {}; name steps that are run, or "
+                    "leave --record out",
+                    record.first_step, record.last_step, options_.steps);
+    recorder_.emplace(record.file, *loaded_.model, loaded_.spec->adapter, mesh_);
+  }
+
   /// As soon as it is whole: whatever ends the run later leaves it.
   void finish_record() {
     if (recorder_) recorder_->finish();
     recorder_.reset();
+  }
+
+  /// Of a run that ended before the last step to record.
+  void cut_record() {
+    if (!recorder_) return;
+    const RecordOptions& record = options_.record;
+    const bool some = position_.step >= record.first_step;
+    log::warning("--record-steps {}-{}: the run ended after step {}; {} {}", record.first_step,
+                 record.last_step, position_.step, record.file,
+                 some ? "holds the steps up to it" : "is not written");
+    if (some) finish_record();
   }
 
   void write_metrics(int64_t step, const StepResult& result, const StepCost& cost, double lr,
@@ -329,8 +346,10 @@ class Trainer {
     for (const int64_t sequence : data_.sampler().batch(1))
       lengths.push_back(data_.batcher().dataset().length(sequence));
     const DecoderConfig& config = loaded_.model->config();
-    const StepPlan plan = plan_step(*loaded_.spec, config, planned,
-                                    shape_of_batch(lengths, planned.run, config, mesh_.shape()));
+    StepPlan plan = plan_step(*loaded_.spec, config, planned,
+                              shape_of_batch(lengths, planned.run, config, mesh_.shape()));
+    if (!mesh_.device().is_cpu())  // what is fixed is the process's, not the GPU's
+      for (MemoryPhase& phase : plan.memory.phases) phase[MemoryUse::fixed] = 0;
     log::info(
         "peak memory per rank: {} MiB above what the process held before the model, {} MiB "
         "planned",
@@ -368,15 +387,15 @@ bool run_train(const TrainOptions& options, MpiEnvironment& mpi) {
   ARCHON_VALIDATE(!options.run.memory.activations.offload || !mesh.device().is_cpu(),
                   "--activation-offload on has no GPU to take activations off: the run computes on "
                   "the CPU; leave it out");
-  const auto checkpoints = prepare_output(options, mesh);
+  const RunFolder folder = prepare_output(options, mesh);
   const int64_t memory_at_start = mesh.device().is_cpu() ? resident_memory_bytes() : 0;
   const RunOptions& run = options.run;
-  LoadedModel loaded = checkpoints.empty()
+  LoadedModel loaded = folder.checkpoints.empty()
                            ? load_model(run.model, mesh, run.dtype, run.memory)
                            : allocate_model(run.model, mesh, run.dtype, run.memory);
   check_on_rank_zero(mesh.world(), [&] { loaded.hf = read_hf_companions(loaded.folder); });
   Objective(options.loss).validate(loaded.model->config());
-  return Trainer(options, mesh, loaded, checkpoints, memory_at_start).run(mpi);
+  return Trainer(options, mesh, loaded, folder.checkpoints, memory_at_start).run(mpi);
 }
 
 }  // namespace archon

@@ -88,6 +88,13 @@ Json to_json(const DataPosition& data) {
 
 Json to_json(const MeshShape& mesh) { return {{"dp", mesh.dp}, {"cp", mesh.cp}, {"tp", mesh.tp}}; }
 
+/// The folder that --resume names, if it names one.
+std::string resume_folder(const std::string& resume) {
+  std::error_code ignored;
+  if (resume == "auto" || resume == "none") return "";
+  return std::filesystem::weakly_canonical(resume, ignored).string();
+}
+
 std::string to_hex(const uint8_t* bytes, int64_t count) {
   std::string text;
   for (int64_t i = 0; i < count; ++i) text += fmt::format("{:02x}", bytes[i]);
@@ -168,10 +175,19 @@ void compare(const Json& before, const Json& now) {
 
 Json trainer_state(const TrainerPosition& position, const DataPosition& data,
                    const TrainOptions& options, int64_t sequences, const Mesh& mesh) {
-  return {{"step", position.step},          {"skipped_in_a_row", position.skipped_in_a_row},
-          {"data", to_json(data)},          {"configuration", configuration(options, sequences)},
-          {"mesh", to_json(mesh.shape())},  {"archon_version", version()},
-          {"torch_version", TORCH_VERSION}, {"random", random_states(mesh.world())}};
+  return {{"step", position.step},
+          {"skipped_in_a_row", position.skipped_in_a_row},
+          {"data", to_json(data)},
+          {"configuration", configuration(options, sequences)},
+          {"resume", resume_folder(options.resume)},
+          {"mesh", to_json(mesh.shape())},
+          {"archon_version", version()},
+          {"torch_version", TORCH_VERSION},
+          {"random", random_states(mesh.world())}};
+}
+
+bool began_from(const Json& state, const std::string& resume) {
+  return state.value("resume", "") == resume_folder(resume);
 }
 
 DataPosition saved_data_position(const Json& state) {

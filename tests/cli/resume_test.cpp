@@ -156,6 +156,11 @@ BOOST_AUTO_TEST_CASE(what_resume_takes) {
   BOOST_CHECK_EQUAL(metrics(other)[1].at("loss"), metrics(run)[3].at("loss"));
   check_bad_input(1, other.command(6, {"--resume", run.output}),
                   {other.output, "holds a run already", "--resume auto"});
+  fs::remove_all(other.output);
+  const Words branched = {"--resume", run.output, "--save-every", "1"};
+  other.go(1, 5, branched);
+  const auto again = other.go(1, 6, branched);
+  CHECK_CONTAINS(again.err, "goes on after step 5 of 6, from " + step_folder(other, 5));
   for (const std::string& name : {run.output, checkpoints_of(run), checkpoints_of(run) + "/latest"}) {
     fs::remove_all(other.output);
     const auto result = other.go(1, 5, {"--resume", name});
@@ -236,10 +241,45 @@ BOOST_AUTO_TEST_CASE(what_an_interrupted_save_left_goes_when_its_run_goes_on) {
   const std::string left = checkpoints_of(run) + "/.step-00000004.tmp";
   fs::create_directories(left);
   write_bytes(left + "/shard-00000.h5", "half of it");
+  write_bytes(checkpoints_of(run) + "/.gitignore", "not Archon's");
   check_bad_input(1, run.command(4, {"--resume", "none"}), {"holds a run already"});
   BOOST_CHECK(fs::exists(left + "/shard-00000.h5"));
   run.go(1, 3);  // which saves nothing
   BOOST_CHECK(!fs::exists(left));
+  BOOST_CHECK(fs::exists(checkpoints_of(run) + "/.gitignore"));
+}
+
+BOOST_AUTO_TEST_CASE(two_runs_do_not_share_a_folder) {
+  const Run run;
+  const auto first = act_during(
+      2, run.command(1'000'000), [&] { return has_lines(run); },
+      [&] {
+        check_bad_input(1, run.command(3),
+                        {"the folder " + run.output + " is in use by another run (process "});
+        ::kill(find_rank(run.output, 0), SIGKILL);
+      });
+  BOOST_CHECK_EQUAL(first.exit_code, 128 + SIGKILL);
+  run.go(1, 3);
+}
+
+BOOST_AUTO_TEST_CASE(what_the_last_step_could_not_write_into_is_said_at_the_start) {
+  const Run run;
+  fs::create_directories(run.output);
+  for (const char* name : {"hf", "checkpoints"}) {
+    const std::string path = run.output + "/" + name;
+    write_bytes(path, "a file");
+    check_bad_input(2, run.command(3, {"--save-every", "3"}), {path});
+    fs::remove(path);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_checkpoint_whose_config_is_damaged_is_passed_over) {
+  const Run run;
+  run.go(1, 4, {"--save-every", "2"});
+  damage(step_folder(run, 4) + "/config.json");
+  const auto resumed = run.go(1, 5);
+  CHECK_CONTAINS(resumed.err, "step-00000004/config.json is damaged");
+  CHECK_CONTAINS(resumed.err, "goes on after step 2 of 5");
 }
 
 BOOST_AUTO_TEST_CASE(checkpoints_that_cannot_be_reached_are_not_none) {

@@ -39,6 +39,9 @@ void remove_interrupted_saves(const std::string& folder);
 /// that `latest` names.
 void prune_checkpoints(const std::string& folder, int64_t keep);
 
+/// Whether a file of a checkpoint has the bytes that its manifest says.
+bool is_file_whole(const std::string& folder, const std::string& name);
+
 /// One thing that is wrong with a file of a checkpoint.
 struct CheckpointDamage {
   std::string file;  ///< within the checkpoint's folder

@@ -19,6 +19,9 @@ struct TrainerPosition {
 Json trainer_state(const TrainerPosition& position, const DataPosition& data,
                    const TrainOptions& options, int64_t sequences, const Mesh& mesh);
 
+/// Whether the run that saved a state was given this --resume, which the same command has again.
+bool began_from(const Json& state, const std::string& resume);
+
 /// Where in its data a run was; that of an Archon that knew no folders at the start of its one file.
 DataPosition saved_data_position(const Json& state);
 
