@@ -219,7 +219,8 @@ HfConfig::HfConfig(Json json, std::string source)
 
 HfConfig HfConfig::read(const std::string& folder_or_file) {
   std::filesystem::path path = folder_or_file;
-  if (std::filesystem::is_directory(path)) path /= "config.json";
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) path /= "config.json";
   return {read_json_file(path.string()), path.string()};
 }
 

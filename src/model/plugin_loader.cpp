@@ -7,6 +7,7 @@
 #include "archon/base/dynamic_library.hpp"
 #include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
+#include "archon/io/files.hpp"
 #include "plugin_descriptor.hpp"
 
 namespace archon {
@@ -59,9 +60,8 @@ void open_and_register(const LoadedPlugin& plugin) {
 /// Every *.so of a folder, in the order of their names.
 std::vector<std::string> shared_objects(const fs::path& folder) {
   std::vector<std::string> files;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() == ".so") files.push_back(entry.path().string());
-  }
+  for (const std::string& name : list_folder(folder.string()))
+    if (name.ends_with(".so")) files.push_back((folder / name).string());
   std::sort(files.begin(), files.end());
   return files;
 }
@@ -86,7 +86,8 @@ void load_path_variable(const std::string& path) {
     const std::string folder = path.substr(begin, end - begin);
     begin = end + 1;
     if (folder.empty()) continue;
-    ARCHON_VALIDATE(fs::is_directory(folder),
+    std::error_code ignored;
+    ARCHON_VALIDATE(fs::is_directory(folder, ignored),
                     "ARCHON_PLUGIN_PATH names {}, which is not a folder; correct the variable",
                     folder);
     load_folder(folder);
@@ -123,7 +124,8 @@ std::vector<LoadedPlugin> load_plugins(const std::vector<std::string>& explicit_
   if (const char* path = std::getenv("ARCHON_PLUGIN_PATH")) load_path_variable(path);
   // Installed or in the build tree, the folder lies beside libarchon.
   const fs::path beside = fs::path(core_library_path()).parent_path() / "archon" / "plugins";
-  if (fs::is_directory(beside)) load_folder(beside);
+  std::error_code ignored;
+  if (fs::is_directory(beside, ignored)) load_folder(beside);
   return loaded();
 }
 

@@ -222,7 +222,10 @@ class InspectCommand : public LocalCommand {
   }
 
   int run() override {
-    ARCHON_VALIDATE(fs::exists(path_), "{} does not exist", path_);
+    std::error_code error;
+    const bool exists = fs::exists(path_, error);
+    ARCHON_VALIDATE(!error, "cannot inspect {}: {}", path_, error.message());
+    ARCHON_VALIDATE(exists, "{} does not exist", path_);
     const std::string checkpoint = checkpoint_folder(path_, /*complete=*/!verify_);
     ARCHON_VALIDATE(!verify_ || !checkpoint.empty(),
                     "{} is no checkpoint; only these have checksums to verify", path_);
