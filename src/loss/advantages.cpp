@@ -186,7 +186,9 @@ at::Tensor whiten(const at::Tensor& advantages, const at::Tensor& mask, Whitenin
   const auto* first = targets.const_data_ptr<double>();
   const Moments moments({first, first + targets.numel()});
   const double mean = whitening == Whitening::full ? moments.mean : 0.0;
-  return of_targets((inputs - mean) / (moments.deviation + kWhiteningEpsilon), mask);
+  // The epsilon alone would make huge numbers of equal ones.
+  const double divisor = moments.constant ? 1.0 : moments.deviation + kWhiteningEpsilon;
+  return of_targets((inputs - mean) / divisor, mask);
 }
 
 Advantages compute_advantages(const Rollouts& rollouts, const AdvantageOptions& options) {

@@ -203,6 +203,9 @@ BOOST_AUTO_TEST_CASE(whitening_leaves_mean_zero_and_deviation_one) {
   check_equal(whiten(x, mask, Whitening::none), {1, 3, 0, 5});
   const at::Tensor none = at::zeros({4}, at::kBool);
   check_equal(whiten(x, none, Whitening::full), {0, 0, 0, 0});
+  const at::Tensor alike = spoiled(tensor_of({0.5, 0.5, 0, 0.5}), mask);
+  check_equal(whiten(alike, mask, Whitening::scale), {0.5, 0.5, 0, 0.5});
+  check_equal(whiten(alike, mask, Whitening::full), {0, 0, 0, 0});
 }
 
 BOOST_AUTO_TEST_CASE(the_order_of_sequences_does_not_matter) {

@@ -25,7 +25,7 @@ struct RewardOptions {
 enum class RewardNorm {
   none,
   group,         ///< minus the mean of the group (GRPO: Shao et al. 2024, arXiv:2402.03300)
-  batch,         ///< minus the mean of all (REINFORCE++: Hu et al. 2025, arXiv:2501.03262)
+  batch,         ///< minus the mean of all
   leave_one_out  ///< minus the mean of the group's others (RLOO: Ahmadian et al. 2024,
                  ///< arXiv:2402.14740, with divide_by_std off)
 };
@@ -33,7 +33,8 @@ enum class RewardNorm {
 enum class Whitening {
   none,
   scale,  ///< advantages ÷ their deviation
-  full    ///< minus their mean, too
+  full    ///< minus their mean, too (REINFORCE++: Hu et al. 2025, arXiv:2501.03262, with
+          ///< RewardNorm::none and a KL reward of k1)
 };
 
 struct AdvantageOptions {
@@ -100,7 +101,8 @@ at::Tensor token_rewards(const at::Tensor& rewards, const Rollouts& rollouts, do
 Advantages gae(const at::Tensor& token_rewards, const at::Tensor& values, const at::Tensor& mask,
                const std::vector<int64_t>& cu_seqlens, double gamma, double lambda);
 
-/// (A − mean) ÷ (std + 1e-5) over all targets, [T]; `scale` leaves the mean where it is.
+/// (A − mean) ÷ (std + 1e-5) over all targets, [T]; `scale` leaves the mean where it is. Where all
+/// are equal nothing is divided.
 at::Tensor whiten(const at::Tensor& advantages, const at::Tensor& mask, Whitening whitening);
 
 }  // namespace archon
