@@ -124,9 +124,11 @@ std::string given(const char* option, bool differs) {
 std::vector<Use> policy_uses(const LossOptions& loss, const LossOptions& untouched) {
   constexpr const char* kClipped = "grpo, ppo or gspo";
   constexpr const char* kPolicy = "grpo, ppo, gspo or sapo";
+  constexpr const char* kDivergence = "any but sft and dpo, with --kl-coefficient above 0";
   const PolicyLossOptions &policy = loss.policy, &usual = untouched.policy;
   const bool any = loss.is_policy_gradient(), sapo = loss.kind == LossKind::sapo;
   const bool clipped = any && !sapo, critic = loss.kind == LossKind::critic;
+  const bool divergence = loss.kl_coefficient > 0;
   return {
       {given("eps-clip", policy.eps_clip, usual.eps_clip), clipped, kClipped},
       {given("eps-clip-higher", loss.eps_clip_higher, untouched.eps_clip_higher), clipped,
@@ -139,25 +141,53 @@ std::vector<Use> policy_uses(const LossOptions& loss, const LossOptions& untouch
       {given("proximal", loss.proximal != untouched.proximal), any, kPolicy},
       {given("entropy-coefficient", loss.entropy_coefficient, 0), any, kPolicy},
       {given("kl-coefficient", loss.kl_coefficient, 0), any || (critic && loss.kl_in_reward),
-       kPolicy},
-      {given("reference", loss.reference), loss.kl_coefficient > 0 || loss.kind == LossKind::dpo,
+       "grpo, ppo, gspo or sapo, or critic with --kl-in reward"},
+      {given("kl-estimator", loss.kl_estimator != untouched.kl_estimator), divergence, kDivergence},
+      {given("kl-in", loss.kl_in_reward != untouched.kl_in_reward), divergence, kDivergence},
+      {given("reference", loss.reference), divergence || loss.kind == LossKind::dpo,
        "dpo, or with --kl-coefficient above 0"},
-      {given("reward-norm", loss.reward_norm.has_value()), any || critic,
-       "grpo, ppo, gspo, sapo or critic"},
       {given("critic", loss.critic_model), loss.kind == LossKind::ppo, "ppo"}};
+}
+
+/// A critic may be given all that its actor is given, though whitening changes no return.
+std::vector<Use> advantage_uses(const LossOptions& loss, const LossOptions& untouched) {
+  constexpr const char* kRewarded = "grpo, ppo, gspo, sapo or critic";
+  constexpr const char* kOverlong = "any but sft and dpo, with --overlong-length above 0";
+  const AdvantageOptions &advantages = loss.advantages, &usual = untouched.advantages;
+  const RewardOptions &reward = advantages.reward, &plain = usual.reward;
+  const bool rewarded = loss.is_policy_gradient() || loss.kind == LossKind::critic;
+  const bool overlong = rewarded && reward.overlong_length > 0;
+  return {
+      {given("reward-norm", loss.reward_norm.has_value()), rewarded, kRewarded},
+      {given("reward-std", advantages.divide_by_std != usual.divide_by_std), rewarded, kRewarded},
+      {given("reward-bias", reward.bias, plain.bias), rewarded, kRewarded},
+      {given("reward-scale", reward.scale, plain.scale), rewarded, kRewarded},
+      {given("reward-clip", reward.clip, plain.clip), rewarded, kRewarded},
+      {given("overlong-length", reward.overlong_length != 0), rewarded, kRewarded},
+      {given("overlong-buffer", reward.overlong_buffer != 0), overlong, kOverlong},
+      {given("overlong-penalty", reward.overlong_penalty, plain.overlong_penalty), overlong,
+       kOverlong},
+      {given("gamma", advantages.gamma, usual.gamma), rewarded, kRewarded},
+      {given("gae-lambda", advantages.lambda, usual.lambda), rewarded, kRewarded},
+      {given("whiten-advantages", advantages.whitening != usual.whitening), rewarded, kRewarded}};
 }
 
 std::vector<Use> other_uses(const LossOptions& loss, const LossOptions& untouched) {
   const bool critic = loss.kind == LossKind::critic, dpo = loss.kind == LossKind::dpo;
+  const bool huber = critic && loss.critic.error == ValueError::huber;
   return {{given("value-eps-clip", loss.critic.eps_clip, 0), critic, "critic"},
           {given("value-error", loss.critic.error != untouched.critic.error), critic, "critic"},
+          {given("huber-delta", loss.critic.huber_delta, untouched.critic.huber_delta), huber,
+           "critic, with --value-error huber"},
           {given("dpo-beta", loss.dpo.beta, untouched.dpo.beta), dpo, "dpo"},
           {given("dpo-label-smoothing", loss.dpo.label_smoothing, 0), dpo, "dpo"},
           {given("aggregate", loss.aggregate != untouched.aggregate), !dpo,
            "any other: dpo counts pairs"},
           {given("aggregate-length", loss.length_divisor, untouched.length_divisor),
            loss.aggregate == Aggregate::sequence_sum, "any but dpo, with --aggregate sequence-sum"},
-          {given("temperature", loss.temperature, 1), !critic, "any but critic"}};
+          {given("temperature", loss.temperature, 1),
+           !critic || (loss.kl_in_reward && loss.kl_coefficient > 0),
+           "any but critic, or critic with --kl-in reward and --kl-coefficient above 0"}};
 }
 
 }  // namespace
@@ -171,7 +201,8 @@ void add_loss_options(OptionSet& options, LossOptions& loss) {
 
 void check_loss_options(const LossOptions& loss) {
   const LossOptions untouched;
-  for (const auto& uses : {policy_uses(loss, untouched), other_uses(loss, untouched)})
+  for (const auto& uses :
+       {policy_uses(loss, untouched), advantage_uses(loss, untouched), other_uses(loss, untouched)})
     for (const Use& use : uses)
       ARCHON_VALIDATE(use.given.empty() || use.used,
                       "{} does not go with --loss {}, which has no use for it; leave it out, or "

@@ -25,18 +25,21 @@ std::string TrainingData::prepared(const std::string& output, const std::string&
   return output + "/prepared/" + name;
 }
 
-/// Rollouts say at which temperature they were sampled; ratios at another one would be wrong.
+/// Rollouts say at which temperature they were sampled; what compares policies at another one
+/// would be wrong.
 void TrainingData::check_temperature() const {
   const TokenDataset& dataset = batcher_->dataset();
+  const LossOptions& loss = objective_.options;
   const auto written = dataset.file().number_attribute("/", "temperature");
-  if (!objective_.options.is_policy_gradient() || !written) return;
+  const bool compares = loss.is_policy_gradient() || loss.advantages.kl_coefficient > 0;
+  if (!compares || !written) return;
   // Greedy rollouts come with the log-probabilities of temperature 1.
   const double sampled = *written == 0 ? 1 : *written;
-  if (sampled != objective_.options.temperature)
+  if (sampled != loss.temperature)
     log::warning(
-        "{} was sampled at temperature {}, and --temperature is {}: ratios compare policies "
-        "of different temperatures; give --temperature {}",
-        dataset.path(), sampled, objective_.options.temperature, sampled);
+        "{} was sampled at temperature {}, and --temperature is {}: ratios and divergences compare "
+        "policies of different temperatures; give --temperature {}",
+        dataset.path(), sampled, loss.temperature, sampled);
 }
 
 void TrainingData::use(const std::string& name, const std::string& beside) {

@@ -188,3 +188,26 @@ BOOST_AUTO_TEST_CASE(a_folder_without_a_file_is_waited_for_and_then_done) {
   BOOST_CHECK_EQUAL(result.exit_code, 0);
   BOOST_CHECK_EQUAL(metrics(feed).size(), 0u);
 }
+
+// Their rewards hold what the policies differ by.
+BOOST_AUTO_TEST_CASE(critics_with_a_divergence_are_told_of_another_temperature) {
+  const Inputs critic("q2_critic"), actor("q2_tiny_tied");
+  RolloutFile rollouts;
+  rollouts.temperature = 0.7;
+  rollouts.write(critic.data);
+  const std::vector<std::string> divergence = {"--kl-in", "reward",      "--kl-coefficient",
+                                               "0.1",     "--reference", actor.model};
+  const auto warned = [&](const std::vector<std::string>& options, const std::string& temperature) {
+    auto command =
+        critic.train({"--loss", "critic", "--resume", "none", "--output",
+                      critic.folder / ("out" + std::to_string(options.size()) + temperature)});
+    command.insert(command.end(), options.begin(), options.end());
+    if (temperature != "1") command.insert(command.end(), {"--temperature", temperature});
+    const auto result = run_archon(command);
+    BOOST_CHECK_MESSAGE(result.exit_code == 0, result.err);
+    return contains(result.err, "was sampled at temperature 0.7, and --temperature is 1:");
+  };
+  BOOST_CHECK(warned(divergence, "1"));
+  BOOST_CHECK(!warned(divergence, "0.7"));
+  BOOST_CHECK(!warned({}, "1"));
+}

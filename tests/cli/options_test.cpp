@@ -160,7 +160,8 @@ BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
                 {"--loss dpo takes pairs: --batch-sequences 3 must be even"});
   check_refused(train_with({"--loss", "grpo", "--overlong-length", "8"}),
                 {"--overlong-buffer 0 does not lie within --overlong-length 8"});
-  check_refused(train_with({"--loss", "critic", "--kl-coefficient", "1"}), {"--kl-coefficient 1"});
+  check_refused(train_with({"--loss", "critic", "--kl-coefficient", "1"}),
+                {"--kl-coefficient 1", "critic with --kl-in reward"});
   check_refused(train_with({"--data-wait", "5"}), {"--data-wait 5", "folder"});
   const std::vector<std::string> single = {"--checkpoint-layout", "single"},
                                  async = {"--checkpoint-async", "on"},
@@ -177,6 +178,35 @@ BOOST_AUTO_TEST_CASE(options_that_do_not_go_together) {
   check_refused(train_with({"--push-weights", "archon"}), {"--push-weights archon is no role"});
   check_refused(train_with({"--push-weights", "r", "--push-bucket-size", "2GiB"}),
                 {"--push-bucket-size 2147483648", "1GiB"});
+}
+
+BOOST_AUTO_TEST_CASE(options_that_a_loss_has_no_use_for) {
+  const std::vector<std::array<std::string, 2>> of_rewards = {
+      {"--reward-norm", "batch"}, {"--reward-std", "off"},       {"--reward-bias", "1"},
+      {"--reward-scale", "2"},    {"--reward-clip", "1"},        {"--overlong-length", "8"},
+      {"--overlong-buffer", "4"}, {"--overlong-penalty", "2"},   {"--gamma", "0.9"},
+      {"--gae-lambda", "0.9"},    {"--whiten-advantages", "on"}, {"--kl-in", "reward"},
+      {"--kl-estimator", "k1"},   {"--huber-delta", "2"}};
+  for (const std::string loss : {"sft", "dpo"})
+    for (const auto& [option, value] : of_rewards)
+      check_refused(train_with({"--loss", loss, option, value}), {option, "--loss " + loss});
+  // Those that need another one.
+  check_refused(train_with({"--loss", "grpo", "--kl-in", "reward"}),
+                {"--kl-in", "--kl-coefficient"});
+  check_refused(train_with({"--loss", "grpo", "--kl-estimator", "k1"}),
+                {"--kl-estimator", "--kl-coefficient"});
+  check_refused(train_with({"--loss", "ppo", "--overlong-buffer", "4"}),
+                {"--overlong-buffer", "--overlong-length"});
+  check_refused(train_with({"--loss", "ppo", "--overlong-penalty", "2"}),
+                {"--overlong-penalty 2", "--overlong-length"});
+  check_refused(train_with({"--loss", "critic", "--huber-delta", "2"}),
+                {"--huber-delta 2", "--value-error huber"});
+  // A critic's rewards may hold what two policies differ by at the temperature of sampling.
+  const std::string refused = "--temperature 0.7 does not go with --loss critic";
+  check_refused(train_with({"--loss", "critic", "--temperature", "0.7"}), {refused});
+  const auto taken = train_with({"--loss", "critic", "--temperature", "0.7", "--kl-in", "reward",
+                                 "--kl-coefficient", "0.1", "--kl-estimator", "k1"});
+  BOOST_CHECK_MESSAGE(!contains(taken.err, "does not go with"), taken.err);
 }
 
 BOOST_AUTO_TEST_CASE(environment_goes_before_the_settings_file) {

@@ -25,6 +25,7 @@ struct RolloutFile {
   bool drop_last_reward = false;
   int64_t last_offset = -1;  // in place of the right one
   float reference = 0;       // /ref_logprobs everywhere; 0 = none
+  double temperature = 0;    // of sampling; 0 = none said
 
   explicit RolloutFile(uint64_t seed = 0, int64_t groups = 4, int64_t of_group = 4) {
     std::mt19937_64 generator(seed);
@@ -66,6 +67,7 @@ struct RolloutFile {
     file.write("/group_ids", at::tensor(groups, at::kLong));
     if (reference != 0)
       file.write("/ref_logprobs", at::tensor(std::vector<float>(tokens.size(), reference)));
+    if (temperature != 0) file.set_attribute("/", "temperature", temperature);
     file.flush();
   }
 };
