@@ -181,7 +181,7 @@ class GenerateRun {
 
   void write_settings() {
     h5::File& file = file_->file();
-    file.set_attribute("/", "model", options_.run.model);
+    file.set_attribute("/", "model", loaded_.folder);
     file.set_attribute("/", "temperature", options_.temperature);
     file.set_attribute("/", "top_k", options_.top_k);
     file.set_attribute("/", "top_p", options_.top_p);

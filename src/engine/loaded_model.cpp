@@ -1,14 +1,17 @@
 #include "archon/engine/loaded_model.hpp"
 
+#include <filesystem>
 #include <functional>
 #include <numeric>
 #include <optional>
+#include <system_error>
 
 #include "archon/checkpoint/checkpoint_folder.hpp"
 #include "archon/checkpoint/checkpoint_reader.hpp"
 #include "archon/comm/agreement.hpp"
 
 namespace archon {
+namespace fs = std::filesystem;
 
 ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory, at::Device device) {
   return {.compute_dtype = dtype,
@@ -27,14 +30,29 @@ std::string model_folder(const std::string& path) {
 
 namespace {
 
-/// The folder of the checkpoint that `path` names, "" if it names none; the same on all ranks, even
-/// while a run adds and removes checkpoints.
-std::string checkpoint_of(const std::string& path, const Communicator& world) {
+/// The folder of a model, and whether it is a checkpoint.
+struct Source {
   std::string folder;
+  bool checkpoint = false;
+};
+
+/// Links may move before their folder is read, and while it is. Messages name what was given: a
+/// path without links, and one that leads nowhere, stay as they are.
+std::string without_links(const std::string& path) {
+  std::error_code error;
+  const fs::path real = fs::canonical(path, error);
+  return error || real / "" == (fs::absolute(path) / "").lexically_normal() ? path : real.string();
+}
+
+/// The same on all ranks, even while a run adds and removes what `path` may name.
+Source find_source(const std::string& path, const Communicator& world) {
+  Source source;
   check_on_rank_zero(world, [&] {
-    if (const auto checkpoint = find_checkpoint(path)) folder = checkpoint->folder;
+    const auto checkpoint = find_checkpoint(path);
+    source = {without_links(checkpoint ? checkpoint->folder : path), checkpoint.has_value()};
   });
-  return world.broadcast(folder, 0);
+  return {world.broadcast(source.folder, 0),
+          world.all_reduce(int64_t{source.checkpoint}, ReduceOp::max) == 1};
 }
 
 /// The model as shapes.
@@ -50,25 +68,28 @@ LoadedModel build_model(const std::string& folder, const Mesh& mesh, const Memor
 
 }  // namespace
 
+std::string model_folder(const std::string& path, const Communicator& world) {
+  return find_source(path, world).folder;
+}
+
 LoadedModel allocate_model(const std::string& path, const Mesh& mesh, at::ScalarType dtype,
                            const MemoryOptions& memory) {
-  const std::string checkpoint = checkpoint_of(path, mesh.world());
-  LoadedModel loaded = build_model(checkpoint.empty() ? path : checkpoint, mesh, memory);
+  LoadedModel loaded = build_model(find_source(path, mesh.world()).folder, mesh, memory);
   loaded.model->allocate(shard_policy(dtype, memory, mesh.device()), mesh.shard_group());
   return loaded;
 }
 
 LoadedModel load_model(const std::string& path, const Mesh& mesh, at::ScalarType dtype,
                        const MemoryOptions& memory) {
-  const std::string checkpoint = checkpoint_of(path, mesh.world());
-  LoadedModel loaded = build_model(checkpoint.empty() ? path : checkpoint, mesh, memory);
+  const Source source = find_source(path, mesh.world());
+  LoadedModel loaded = build_model(source.folder, mesh, memory);
   std::optional<WeightFolder> weights;
-  if (checkpoint.empty()) weights.emplace(path);
+  if (!source.checkpoint) weights.emplace(source.folder);
   loaded.model->allocate(shard_policy(dtype, memory, mesh.device()), mesh.shard_group());
   if (weights)
     load_weights(*loaded.model, loaded.spec->adapter, *weights);
   else
-    load_checkpoint(checkpoint, *loaded.model, nullptr, loaded.spec->adapter, mesh);
+    load_checkpoint(source.folder, *loaded.model, nullptr, loaded.spec->adapter, mesh);
   return loaded;
 }
 

@@ -120,3 +120,14 @@ BOOST_AUTO_TEST_CASE(prompts_with_answers_are_named) {
   BOOST_CHECK_EQUAL(prompts.exit_code, 0);
   BOOST_CHECK(!contains(prompts.err, warning));
 }
+BOOST_AUTO_TEST_CASE(rollouts_name_the_model_that_a_link_led_to) {
+  const Inputs inputs;
+  const auto model_of = [&](const std::string& given) {
+    check_runs(2, inputs.generate({"--model", given, "--max-new-tokens", "1"}));
+    return h5::File::open(inputs.output).string_attribute("/", "model").value_or("");
+  };
+  const std::string link = inputs.folder / "link";
+  fs::create_directory_symlink(inputs.model, link);
+  BOOST_CHECK_EQUAL(model_of(link), fs::canonical(inputs.model).string());
+  BOOST_CHECK_EQUAL(model_of(fs::relative(inputs.model)), fs::relative(inputs.model).string());
+}

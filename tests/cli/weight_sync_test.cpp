@@ -1,4 +1,5 @@
 // Weights handed on while a run trains: published folders, and a consumer in the same MPI job.
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 #include <signal.h>
@@ -6,6 +7,7 @@
 #include "archon/io/safetensors.hpp"
 #include "archon/model/config.hpp"
 #include "run_control.hpp"
+#include "support/rollout_file.hpp"
 
 using namespace archon;
 using namespace archon::test;
@@ -292,4 +294,21 @@ BOOST_AUTO_TEST_CASE(a_version_that_is_the_model_stays_as_it_is) {
                Names{"latest", "version-00000000", "version-00000001", "version-00000002"}));
   BOOST_CHECK_EQUAL(fs::read_symlink(published + "/latest"), "version-00000001");
   BOOST_CHECK_EQUAL(read_bytes(published + "/latest/tokenizer.json"), "{}");
+}
+
+// A run publishes its first version, and so moves the link, before a file asks for the reference.
+BOOST_AUTO_TEST_CASE(the_newest_version_is_that_of_the_start) {
+  const Inputs inputs;
+  const std::string published = inputs.folder / "published", files = inputs.folder / "files";
+  check_runs(1, inputs.train({"--lr", "1e-2", "--publish", published}));
+  fs::create_directory(files);
+  RolloutFile(1).write(files + "/1.h5");
+  const std::string second = inputs.folder / "second", wanted = inputs.folder / "wanted.h5";
+  check_runs(2, {"train", "--loss", "dpo", "--model", inputs.model, "--data", files, "--steps", "1",
+                 "--output", second, "--reference", published + "/latest", "--publish", published});
+  BOOST_CHECK_EQUAL(fs::read_symlink(published + "/latest"), "version-00000001");
+  check_runs(1, {"forward", "--model", version_folder(published, 2), "--data", files + "/1.h5",
+                 "--output", wanted});
+  const at::Tensor got = h5::File::open(second + "/prepared/1.h5").read("/ref_logprobs");
+  BOOST_CHECK(at::allclose(got, h5::File::open(wanted).read("/logprobs"), 0, 1e-4));
 }

@@ -14,12 +14,15 @@ struct LoadedModel {
   HfCompanions hf;  ///< the config alone, but on world rank 0 of a run that saves
   const ModelSpec* spec = nullptr;
   std::unique_ptr<Model> model;
-  std::string folder;
+  std::string folder;  ///< what was read: the checkpoint's, or what the path given leads to
 };
 
 /// Where config.json, weights and tokenizer are: the folder of the checkpoint that `path` names
 /// (see find_checkpoint), or `path` itself.
 std::string model_folder(const std::string& path);
+/// The same as rank 0 finds it, and without links: what it holds stays, whatever moves later, as
+/// the link `latest` of published weights does. Collective.
+std::string model_folder(const std::string& path, const Communicator& world);
 
 /// How the parameters of such a run are stored.
 ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory,
