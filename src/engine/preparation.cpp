@@ -18,6 +18,19 @@ bool contains(const std::vector<std::string>& names, const std::string& name) {
 
 bool from_rewards(const std::string& field) { return field == "advantages" || field == "returns"; }
 
+/// What a file has from rewards is used untouched, so nothing could be taken off them.
+void check_divergence_in_rewards(const h5::File& file, const std::vector<std::string>& needed,
+                                 const LossOptions& loss) {
+  if (loss.advantages.kl_coefficient == 0) return;
+  for (const std::string& field : needed)
+    ARCHON_VALIDATE(
+        !from_rewards(field) || !file.has("/" + field),
+        "{} has /{} already, so nothing comes from its rewards, and --kl-in reward with "
+        "--kl-coefficient {:g} would do nothing; take the dataset out of the file, or "
+        "leave these options out",
+        file.path(), field, loss.kl_coefficient);
+}
+
 }  // namespace
 
 Preparation::Preparation(const TrainOptions& options, const LoadedModel& trained,
@@ -33,6 +46,7 @@ std::vector<std::string> Preparation::lacking(const std::string& data) const {
   const h5::File file = h5::File::open(data);
   const LossOptions& loss = objective_.options;
   std::vector<std::string> needed = objective_.fields();
+  check_divergence_in_rewards(file, needed, loss);
   const bool rewarded = std::any_of(needed.begin(), needed.end(), [&](const std::string& field) {
     return from_rewards(field) && !file.has("/" + field);
   });

@@ -294,6 +294,14 @@ BOOST_AUTO_TEST_CASE(what_a_loss_cannot_use_is_refused_before_any_step) {
          loss.kl_in_reward = true;
        },
        {"/ref_logprobs[", "0.5"}},
+      {"divergence_off_rewards_that_are_not_used",
+       [](RolloutFile& f) { f.advantage = 1; },
+       [](LossOptions& loss) {
+         loss.kl_coefficient = 0.25;
+         loss.kl_in_reward = true;
+         loss.reference = model("q3_tiny");
+       },
+       {"/advantages already", "--kl-in reward", "--kl-coefficient 0.25"}},
       {"group_of_one", [](RolloutFile& f) { f.rollouts[5].group = 99; }, grpo, {"99"}},
       {"log_prob_above_0",
        [](RolloutFile& f) { f.rollouts[2].log_probs.back() = 0.5F; },

@@ -25,6 +25,7 @@ struct RolloutFile {
   bool drop_last_reward = false;
   int64_t last_offset = -1;  // in place of the right one
   float reference = 0;       // /ref_logprobs everywhere; 0 = none
+  float advantage = 0;       // /advantages everywhere; 0 = none
   double temperature = 0;    // of sampling; 0 = none said
 
   explicit RolloutFile(uint64_t seed = 0, int64_t groups = 4, int64_t of_group = 4) {
@@ -67,6 +68,8 @@ struct RolloutFile {
     file.write("/group_ids", at::tensor(groups, at::kLong));
     if (reference != 0)
       file.write("/ref_logprobs", at::tensor(std::vector<float>(tokens.size(), reference)));
+    if (advantage != 0)
+      file.write("/advantages", at::tensor(std::vector<float>(tokens.size(), advantage)));
     if (temperature != 0) file.set_attribute("/", "temperature", temperature);
     file.flush();
   }

@@ -24,7 +24,8 @@ class Preparation {
   Preparation(const TrainOptions& options, const LoadedModel& trained, const Objective& objective,
               const Mesh& mesh);
 
-  /// The fields of the loss that have to be computed for this file.
+  /// The fields of the loss that have to be computed for this file. InputError where the KL
+  /// divergence is to be taken off rewards and the file has what comes of them.
   std::vector<std::string> lacking(const std::string& data) const;
   /// Computes `fields`, those lacking. `step`: steps done before. InputError for what cannot be
   /// computed, by name, and for rewards and groups that allow no advantages. Collective over the
