@@ -1,5 +1,6 @@
 #include "archon/engine/model_outputs.hpp"
 
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
@@ -10,13 +11,13 @@
 namespace archon {
 namespace {
 
-/// Position-aligned [T] (entry t is about token t+1) to token-aligned: shifted by one. What a
-/// first token gets is the entry of the sequence before: 0 for log-probabilities, which have no
-/// label there.
-at::Tensor token_aligned(const at::Tensor& x) {
+/// Position-aligned [T] (entry t is about token t+1) to token-aligned: shifted by one, and 0 at
+/// first tokens, which would get an entry of whatever sequence was packed before.
+at::Tensor token_aligned(const at::Tensor& x, const std::vector<int64_t>& cu_seqlens) {
   at::Tensor shifted = at::zeros_like(x);
   shifted.narrow(0, 1, x.size(0) - 1).copy_(x.narrow(0, 0, x.size(0) - 1));
-  return shifted;
+  const std::vector<int64_t> first(cu_seqlens.begin(), cu_seqlens.end() - 1);
+  return shifted.index_fill_(0, at::tensor(first, at::kLong).to(x.device()), 0);
 }
 
 /// Calls `tail` with this rank's share of the hidden states, batch by batch, and writes the whole
@@ -48,7 +49,7 @@ LogProbs stream_log_probs(const at::Tensor& hidden, const PackedBatch& slice, co
   LogProbs result = vocab_parallel_log_probs(hidden, vocab_parallel_head(model, mesh, temperature),
                                              slice.labels, with_entropy);
   const auto whole = [&](at::Tensor& x) {
-    if (x.defined()) x = token_aligned(ulysses_gather_output(x, mesh.cp()));
+    if (x.defined()) x = token_aligned(ulysses_gather_output(x, mesh.cp()), slice.cu_seqlens);
   };
   whole(result.log_probs);
   whole(result.entropy);
@@ -68,8 +69,9 @@ void write_log_probs(const LoadedModel& loaded, const Mesh& mesh, const Batcher&
 void write_old_values(const LoadedModel& loaded, const Mesh& mesh, const Batcher& batcher,
                       TokenOutputs& outputs, const std::string& dataset) {
   write_of_all(loaded, mesh, batcher, outputs, dataset,
-               [&](const at::Tensor& share, const PackedBatch&) {
-                 return token_aligned(whole_stream(critic_values(*loaded.model, share), mesh));
+               [&](const at::Tensor& share, const PackedBatch& slice) {
+                 return token_aligned(whole_stream(critic_values(*loaded.model, share), mesh),
+                                      slice.cu_seqlens);
                });
 }
 

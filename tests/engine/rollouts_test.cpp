@@ -1,5 +1,6 @@
 // Losses of reinforcement learning on files of rollouts, from their rewards on: every mesh against
 // one rank, and one rank against another split, padding and order of the same rollouts.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 
 #include <algorithm>
@@ -198,6 +199,25 @@ BOOST_FIXTURE_TEST_CASE(neither_split_nor_padding_nor_order_matters, DeviceRules
       std::rotate(turned.rollouts.begin(), turned.rollouts.begin() + 6, turned.rollouts.end());
       train(loss, turned, {1, 1, 1}, "-turned", 30, 7);
       check_same(folder_of(loss, {1, 1, 1}, ""), folder_of(loss, {1, 1, 1}, "-turned"));
+    }
+}
+
+// Nothing comes before a first token, whatever sequence was packed there.
+BOOST_FIXTURE_TEST_CASE(prepared_values_begin_with_0, DeviceRules) {
+  const LossCase loss = {"values", "q2_critic",
+                         [](LossOptions& options) { options.kind = LossKind::critic; }};
+  for (const MeshShape& shape : meshes_for(model(loss.model), test_environment().world_size()))
+    BOOST_TEST_CONTEXT(to_string(shape)) {
+      train(loss, RolloutFile(), shape, "", 40, 64, /*steps=*/1);
+      if (test_environment().world_rank() != 0) continue;
+      const std::string folder = folder_of(loss, shape, ""), data = folder + "-data.h5";
+      const std::string name = std::filesystem::path(data).filename().string();
+      const at::Tensor values = h5::File::open(folder + "/prepared/" + name).read("/old_values");
+      const at::Tensor offsets = h5::File::open(data).read("/cu_seqlens", at::kLong);
+      const int64_t sequences = offsets.size(0) - 1;
+      for (int64_t i = 0; i < sequences; ++i)
+        BOOST_CHECK_EQUAL(values[offsets[i].item<int64_t>()].item<float>(), 0.0F);
+      BOOST_CHECK_EQUAL(values.count_nonzero().item<int64_t>(), values.size(0) - sequences);
     }
 }
 
