@@ -57,7 +57,8 @@ void add_optimizer_options(OptionSet& options, TrainOptions& train) {
 
 void add_evaluation_options(OptionSet& options, TrainOptions& train) {
   options.group("Evaluation on the way");
-  options.add("eval-data", text(train.eval_data, "FILE"), "HDF5 token dataset held out");
+  options.add("eval-data", text(train.eval_data, "FILE"),
+              "HDF5 token dataset held out, with every dataset that the loss needs");
   options.add("eval-every", integer<int64_t>(train.eval_every, 1), "evaluate after every N steps");
 }
 

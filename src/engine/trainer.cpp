@@ -134,9 +134,11 @@ class Trainer {
   /// What would come up only after steps: a held-out set that cannot be read, or an output that
   /// would destroy one that is.
   void check_files() {
-    if (!options_.eval_data.empty())
+    if (!options_.eval_data.empty()) {
+      check_held_out_fields();
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
                             DataNeeds{.fields = objective_.fields(), .unit = objective_.unit()});
+    }
     check_on_rank_zero(mesh_.world(), [&] {
       std::vector<std::string> read = {options_.run.data};
       if (eval_batcher_) {
@@ -148,6 +150,17 @@ class Trainer {
       if (!options_.profile.file.empty())
         validate_no_input("--profile", options_.profile.file, read);
     });
+  }
+
+  /// Held-out data are taken as they are: what --data lacks is computed, what they lack is not.
+  void check_held_out_fields() const {
+    const h5::File file = h5::File::open(options_.eval_data);
+    for (const std::string& field : objective_.fields())
+      ARCHON_VALIDATE(file.has("/" + field),
+                      "--eval-data {} has no /{}, which --loss {} needs: it is computed for "
+                      "--data alone; add the dataset (docs/reinforcement-learning.md says how), or "
+                      "leave --eval-data out",
+                      options_.eval_data, field, to_string(objective_.options.kind));
   }
 
   /// How many steps there are is known at once but for a folder, which may grow.

@@ -116,6 +116,16 @@ BOOST_AUTO_TEST_CASE(held_out_data_is_checked_before_training) {
   BOOST_CHECK(!std::filesystem::exists(inputs.output + "/metrics.jsonl"));
 }
 
+BOOST_AUTO_TEST_CASE(held_out_data_need_what_is_computed_for_others) {
+  const Inputs inputs;
+  inputs.write_data(at::ones({10}, at::kInt), offsets({0, 4, 10}));
+  check_bad_input(2,
+                  inputs.train({"--loss", "dpo", "--reference", inputs.model, "--batch-sequences",
+                                "2", "--eval-data", inputs.data}),
+                  {"--eval-data " + inputs.data + " has no /ref_logprobs", "--loss dpo",
+                   "docs/reinforcement-learning.md"});
+}
+
 BOOST_AUTO_TEST_CASE(critics_need_their_fields) {
   const Inputs inputs("q2_critic");
   inputs.write_data(at::ones({10}, at::kInt), offsets({0, 10}));
