@@ -118,6 +118,7 @@ class GenerateRun {
                     "be sampled from it; give the actor",
                     options.run.model);
     warn_of_answers();
+    warn_of_length();
     check_on_rank_zero(mesh_.world(), [&] {
       validate_no_input("--output", options.output, {options.run.data});
       file_.emplace(options.output, "archon.rollouts", 1);
@@ -146,6 +147,20 @@ class GenerateRun {
           "{} has answers in its prompts (its /loss_mask names targets); the rollouts go on behind "
           "them",
           options_.run.data);
+  }
+
+  /// Nothing else bounds positions, and rotary embeddings are computed for any.
+  void warn_of_length() const {
+    const HfConfig& config = loaded_.hf.config;
+    const int64_t bound = config.integer("max_position_embeddings", 0);
+    int64_t longest = 0;
+    for (int64_t i = 0; i < prompts_.size(); ++i) longest = std::max(longest, prompts_.length(i));
+    if (bound > 0 && longest + options_.max_new_tokens > bound)
+      log::warning(
+          "the longest prompt has {} tokens and --max-new-tokens is {}: together more than the {} "
+          "of \"max_position_embeddings\" in {}, beyond which the model was not trained; shorten "
+          "the prompts, or lower --max-new-tokens",
+          longest, options_.max_new_tokens, bound, config.source());
   }
 
   /// This data-parallel rank's rollouts.

@@ -120,6 +120,23 @@ BOOST_AUTO_TEST_CASE(prompts_with_answers_are_named) {
   BOOST_CHECK_EQUAL(prompts.exit_code, 0);
   BOOST_CHECK(!contains(prompts.err, warning));
 }
+
+BOOST_AUTO_TEST_CASE(rollouts_beyond_the_positions_of_the_model_are_named) {
+  const Inputs inputs;
+  inputs.edit_config([](Json& config) { config["max_position_embeddings"] = 8; });
+  inputs.write_data(at::full({5}, 1, at::kInt), at::tensor(std::vector<int64_t>{0, 2, 5}));
+  const auto said = [&](const std::string& tokens) {
+    const auto result = run_archon_ranks(2, inputs.generate({"--max-new-tokens", tokens}));
+    BOOST_CHECK_EQUAL(result.exit_code, 0);
+    return count(result.err, "the longest prompt has 3 tokens and --max-new-tokens is " + tokens +
+                                 ": together more than the 8 of \"max_position_embeddings\"");
+  };
+  BOOST_CHECK_EQUAL(said("5"), 0);
+  BOOST_CHECK_EQUAL(said("6"), 1);
+  inputs.edit_config([](Json& config) { config.erase("max_position_embeddings"); });
+  BOOST_CHECK_EQUAL(said("6"), 0);
+}
+
 BOOST_AUTO_TEST_CASE(rollouts_name_the_model_that_a_link_led_to) {
   const Inputs inputs;
   const auto model_of = [&](const std::string& given) {
