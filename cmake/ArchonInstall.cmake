@@ -58,6 +58,10 @@ install(DIRECTORY tools examples DESTINATION ${data_folder}
   PATTERN __pycache__ EXCLUDE
   PATTERN build EXCLUDE)
 
+# The tools put the version into what they write.
+file(WRITE ${PROJECT_BINARY_DIR}/VERSION "${PROJECT_VERSION}\n")
+install(FILES ${PROJECT_BINARY_DIR}/VERSION DESTINATION ${data_folder})
+
 install(FILES README.md CHANGELOG.md CONTRIBUTING.md LICENSE CITATION.cff
   DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/archon)
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/archon

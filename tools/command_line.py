@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def positive(text):
@@ -10,6 +11,15 @@ def positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
     return value
+
+
+def exit_without_package(missing):
+    """Ends a tool that a package is missing for: says which, and where to get it."""
+    requirements = Path(__file__).with_name("requirements.txt")
+    sys.exit(
+        f"error: {missing}; pip install -r '{requirements}' brings all that is needed. "
+        "In the sources job_scripts/setup.sh does so: then start this with .venv/bin/python"
+    )
 
 
 def run(work, input_error):

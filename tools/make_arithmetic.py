@@ -23,10 +23,7 @@ try:
     from token_dataset.errors import InputError
     from token_dataset.hdf5 import write_dataset
 except ImportError as missing:
-    sys.exit(
-        f"error: {missing}; run job_scripts/setup.sh, "
-        "then start this with .venv/bin/python of the repository"
-    )
+    command_line.exit_without_package(missing)
 
 EXAMPLES = """\
 examples:

@@ -15,10 +15,7 @@ try:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 except ImportError as missing:
-    sys.exit(
-        f"error: {missing}; run job_scripts/setup.sh, "
-        "then start this with .venv/bin/python of the repository"
-    )
+    command_line.exit_without_package(missing)
 
 EXAMPLES = """\
 examples:

@@ -17,10 +17,7 @@ try:
     from token_dataset.spool import Spool, select
     from token_dataset.tokenizer import load_tokenizer, train_bpe
 except ImportError as missing:
-    sys.exit(
-        f"error: {missing}; run job_scripts/setup.sh, "
-        "then start this with .venv/bin/python of the repository"
-    )
+    command_line.exit_without_package(missing)
 
 EXAMPLES = """\
 sources:

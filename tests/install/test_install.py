@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 import unittest
 from pathlib import Path
 
@@ -91,6 +92,18 @@ class Programs(unittest.TestCase):
         scripts = installed.prefix / "share" / "archon" / "job_scripts"
         shared = installed.run("bash", "-c", f"source '{scripts}/common.sh' && ls \"$archon_root/tools\"")
         self.assertIn("prepare_dataset.py", shared)
+
+    def test_tools_write_files_of_this_version(self):
+        tools = installed.prefix / "share" / "archon" / "tools"
+        installed.run(sys.executable, tools / "make_arithmetic.py", "--output", "problems")
+        with h5py.File(installed.folder / "problems" / "sft.h5") as file:
+            self.assertEqual(f"archon {file.attrs['archon_version']}",
+                             installed.archon("--version").strip())
+
+    def test_tools_name_the_packages_they_need(self):
+        tools = installed.prefix / "share" / "archon" / "tools"
+        told = installed.run(sys.executable, "-S", "-E", tools / "make_arithmetic.py", code=1)
+        self.assertIn(f"pip install -r '{tools / 'requirements.txt'}'", told)
 
 
 class Completion(unittest.TestCase):

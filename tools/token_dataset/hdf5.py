@@ -23,8 +23,11 @@ class Summary:
 
 
 def archon_version():
-    """The project's version, from its one place."""
-    text = (Path(__file__).parents[2] / "CMakeLists.txt").read_text(encoding="utf-8")
+    """The project's version: of the installation this lies in, else from the sources' one place."""
+    root = Path(__file__).parents[2]
+    if (root / "VERSION").is_file():
+        return (root / "VERSION").read_text(encoding="utf-8").strip()
+    text = (root / "CMakeLists.txt").read_text(encoding="utf-8")
     return re.search(r"project\(Archon VERSION ([0-9.]+)", text).group(1)
 
 
