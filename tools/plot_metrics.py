@@ -103,7 +103,10 @@ def parse_reference(text):
 def draw_column(axes, name, runs, window):
     for number, run in enumerate(runs):
         colour = f"C{number}"
-        steps, values = run.columns["step"], run.column(name)
+        values = run.column(name)
+        # A line ends at a step without a value: a column with one now and then would have none.
+        there = np.isfinite(values)
+        steps, values = run.columns["step"][there], values[there]
         if window > 1:
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
             values = smoothed(values, window)
@@ -161,7 +164,10 @@ def draw(runs, columns, references, window, title, output):
         title += f" (mean of {window} steps)"
     figure.suptitle(title)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=150)
+    try:
+        figure.savefig(output, dpi=150)
+    except ValueError as error:  # by the ending of its name
+        raise InputError(f"'{output}' cannot be drawn: {error}") from None
     plt.close(figure)
 
 

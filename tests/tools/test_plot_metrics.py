@@ -57,6 +57,16 @@ class PlotMetrics(unittest.TestCase):
         loss[10] = np.nan
         self.picture(self.write_run("run", loss), "--smooth", 3)
 
+    def test_values_between_steps_without_one_are_drawn(self):
+        nothing, now_and_then, one = (np.full(50, np.nan) for _ in range(3))
+        now_and_then[9::10] = np.linspace(5, 1, 5)
+        one[9] = 5
+        run = self.write_run("run", np.ones(50), nothing=nothing, some=now_and_then, one=one)
+        coloured = lambda picture: (np.ptp(picture[..., :3], axis=2) > 0.3).sum()
+        in_key = coloured(self.picture(run, "--column", "nothing"))
+        self.assertGreater(coloured(self.picture(run, "--column", "some", "--smooth", 2)), 2 * in_key)
+        self.assertGreater(coloured(self.picture(run, "--column", "one")), in_key)
+
     def write_cost(self, name, steps, compute):
         axes = ("tp", "cp", "dp", "shard", "model_parallel", "world")
         return self.write_run(
@@ -103,6 +113,12 @@ class PlotMetrics(unittest.TestCase):
                 self.assertRegex(result.stderr, pattern)
                 self.assertNotIn("Traceback", result.stderr)
                 self.assertFalse(self.output.exists())
+
+    def test_refuses_kinds_of_pictures_that_there_are_not(self):
+        self.output = self.folder / "loss.text"
+        result = self.plot(self.write_run("run", [3.0, 2.0]))
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertRegex(result.stderr, r"^error: '.*loss\.text' cannot be drawn: Format 'text'")
 
 
 if __name__ == "__main__":
