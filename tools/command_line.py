@@ -1,6 +1,8 @@
 """What the command lines of these tools have in common."""
 
 import argparse
+import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +12,14 @@ def positive(text):
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def not_negative(text):
+    """A whole number of at least 0, for argparse."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} must not be negative")
     return value
 
 
@@ -23,10 +33,14 @@ def exit_without_package(missing):
 
 
 def run(work, input_error):
-    """The exit code of a tool: 2, and a message, where `work` raises input_error or OSError."""
+    """The exit code of a tool that does its `work`. Where that raises input_error or OSError, the tool
+    ends here: with a message, and exit code 2."""
     try:
         work()
     except (input_error, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        # After a file that it could not close, HDF5 crashes where a process ends as usual.
+        os._exit(2)
     return 0

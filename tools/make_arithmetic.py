@@ -103,6 +103,16 @@ def write(path, texts):
     write_dataset(path, Sequences(texts), np.arange(len(texts)), VOCABULARY)
 
 
+def refuse_leftovers(folder, names):
+    """A run of reinforcement learning takes every file of the folder, of whatever seed."""
+    others = sorted({path.name for path in folder.glob("*.h5")} - set(names))
+    if others:
+        raise InputError(
+            f"'{folder}' holds files that are none of the {len(names)} asked for, such as {others[0]}; "
+            "remove the folder, or choose another --output"
+        )
+
+
 def make(options):
     problems = Problems(options.operations, options.terms, options.digits)
     needed = options.test + max(options.sft, options.prompts)
@@ -112,17 +122,19 @@ def make(options):
             f"{options.digits} digits with '{options.operations}'; they must be at least the "
             f"{needed} that are asked for, and at most {MOST_PROBLEMS}; change --terms or --digits"
         )
+    output = Path(options.output)
+    rounds = [f"{number:04}.h5" for number in range(1, options.rounds + 1)]
+    refuse_leftovers(output / "prompts", rounds)
     random = np.random.default_rng(options.seed)
     order = random.permutation(len(problems))
     test, train = order[: options.test], order[options.test :]
 
-    output = Path(options.output)
     (output / "prompts").mkdir(parents=True, exist_ok=True)
     write(output / "test.h5", [(problems[index][0], "") for index in test])
     write(output / "sft.h5", [problems[index] for index in train[: options.sft]])
-    for number in range(1, options.rounds + 1):
+    for name in rounds:
         drawn = random.choice(train, options.prompts, replace=False)
-        write(output / "prompts" / f"{number:04}.h5", [(problems[index][0], "") for index in drawn])
+        write(output / "prompts" / name, [(problems[index][0], "") for index in drawn])
     (output / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
 
 
@@ -152,7 +164,8 @@ def parse_arguments(arguments):
         help="files in prompts/ [%(default)s]")
     add("--prompts", metavar="N", type=command_line.positive, default=64,
         help="problems of each file in prompts/ [%(default)s]")
-    add("--seed", metavar="N", type=int, default=0, help="of what is drawn [%(default)s]")
+    add("--seed", metavar="N", type=command_line.not_negative, default=0,
+        help="of what is drawn [%(default)s]")
     return parser.parse_args(arguments)
 
 

@@ -101,7 +101,7 @@ def parse_arguments(arguments):
     add("--held-out", metavar="FRACTION", type=fraction, default=0.0,
         help="share of the sequences kept out of training [0]")
     add("--held-out-output", metavar="FILE", help="the data set of held-out sequences to write")
-    add("--seed", type=int, default=0, help="draws what is held out, and the order [0]")
+    add("--seed", type=command_line.not_negative, default=0, help="draws what is held out, and the order [0]")
     options = parser.parse_args(arguments)
     if bool(options.train_bpe) != bool(options.tokenizer_output):
         parser.error("--train-bpe SIZE and --tokenizer-output DIR go together")
@@ -113,8 +113,6 @@ def parse_arguments(arguments):
         if path in taken:
             parser.error(f"{flag} {name} is {taken[path]}, which it would replace; choose another name")
         taken[path] = f"the file of {flag}"
-    if options.seed < 0:
-        parser.error("--seed must not be negative")
     return options
 
 

@@ -1,6 +1,7 @@
 """Tests of tools/make_arithmetic.py through its command line and the files it writes."""
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -27,9 +28,9 @@ class MakeArithmetic(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def make(self, name, *arguments, code=0):
+    def make(self, name, *arguments, code=0, **more):
         command = [sys.executable, TOOL, "--output", self.folder / name, *arguments]
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, **more)
         self.assertEqual(done.returncode, code, done.stderr)
         return self.folder / name if code == 0 else done.stderr
 
@@ -75,6 +76,23 @@ class MakeArithmetic(unittest.TestCase):
         self.assertIn("there are 100 problems", self.make("few", "--terms", 2, code=2))
         self.assertIn("at most 10000000", self.make("many", "--digits", 3, code=2))
         self.assertIn("is not some of +-", self.make("signs", "--operations", "+/", code=2))
+        self.assertIn("must not be negative", self.make("seed", "--seed", -1, code=2))
+
+    def test_fewer_rounds_do_not_leave_those_of_before(self):
+        output = self.make("again", "--rounds", 3)
+        self.make("again", "--rounds", 3, "--seed", 1)
+        before = (output / "test.h5").read_bytes()
+        told = self.make("again", "--rounds", 2, code=2)
+        self.assertIn("none of the 2 asked for, such as 0003.h5; remove the folder", told)
+        self.assertEqual((output / "test.h5").read_bytes(), before)
+
+    def test_a_full_disk_is_a_message_and_leaves_no_half_file(self):
+        for room in (100, 5000, 60000):  # HDF5 notices at other calls
+            told = self.make("full", code=2, preexec_fn=lambda: resource.setrlimit(
+                resource.RLIMIT_FSIZE, (room, room)))
+            # h5py may complain before.
+            self.assertRegex(told, r"(?m)^error: '.*test\.h5' cannot be written: ")
+            self.assertFalse([*self.folder.rglob("*.h5*")])
 
 
 if __name__ == "__main__":

@@ -347,6 +347,7 @@ class PrepareDataset(unittest.TestCase):
         self.assert_refused("is a --source, which it would replace", *source, "--output", text)
         self.assertEqual(Path(text).read_bytes(), before)
         self.assert_refused("less than 1", *source, "--held-out", "1")
+        self.assert_refused("must not be negative", *source, "--seed", "-1")
         self.assert_refused("at least 2", *source, "--sequence-length", "1")
         self.assert_refused("no sequence is left", *source, "--held-out", "0.999",
                             "--held-out-output", self.folder / "h.h5")
@@ -359,6 +360,17 @@ class PrepareDataset(unittest.TestCase):
         self.assertEqual(result.returncode, 2)
         self.assertIn("cannot be written", result.stderr)
         self.assertFalse((self.folder / "taken.h5.partial").exists())
+
+    def test_a_tokenizer_that_cannot_be_written(self):
+        text = self.write("text.txt", some_text())
+        for room in (0, 100):  # of each file
+            result = self.run_tool(
+                "--source", f"text:{text}", "--train-bpe", 300,
+                "--tokenizer-output", self.folder / "t", "--output", self.folder / "o.h5",
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+            )
+            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertRegex(result.stderr, "^error: '.*/t' cannot be written: .*File too large")
 
     def test_sequences_that_there_is_no_room_for_on_their_way_to_the_output(self):
         text = self.write("text.txt", some_text(1000))

@@ -7,10 +7,11 @@ class InputError(Exception):
 
 @contextmanager
 def writing(path):
-    """Says of an OSError that `path` cannot be written."""
+    """Says of an error that `path` cannot be written. h5py raises a RuntimeError, too, as it closes a
+    file on a full disk."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise InputError(
             f"'{path}' cannot be written: {error}; choose a folder with room and permission"
         ) from None

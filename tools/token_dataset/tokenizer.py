@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from token_dataset.errors import InputError
+from token_dataset.errors import InputError, writing
 
 END_OF_TEXT = "<|endoftext|>"
 BPE_SPECIAL_TOKENS = [END_OF_TEXT, "<|im_start|>", "<|im_end|>"]
@@ -142,8 +142,14 @@ def _write_tokenizer(tokenizer, folder):
         "pad_token": END_OF_TEXT,
         "clean_up_tokenization_spaces": False,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    (folder / "chat_template.jinja").write_text(BPE_CHAT_TEMPLATE)
+    # Not by the library's own save(), which raises nothing narrower than Exception.
+    files = {
+        "tokenizer.json": tokenizer.to_str(pretty=True),
+        "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
+        "chat_template.jinja": BPE_CHAT_TEMPLATE,
+    }
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_text(content, encoding="utf-8")
     return TextTokenizer(tokenizer, settings, BPE_CHAT_TEMPLATE)
