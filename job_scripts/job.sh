@@ -68,6 +68,10 @@ choose_launcher() {
 job_id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
 job_id=${job_id:-${SLURM_JOB_ID:-}}
 
+# Whether Slurm started this script, and can start it again. Those that are called *_mpiexec.sh are
+# started by hand, also in an allocation (salloc).
+started_by_slurm() { [[ -n ${SLURM_JOB_ID:-} && ${STARTED_BY_HAND:-no} == no ]]; }
+
 launched=      # process id of the launcher that runs
 running=       # the command of archon that it runs
 warned=no      # the warning came
@@ -106,7 +110,7 @@ on_warning() {
 
 # In a job the ranks get SIGTERM from Slurm, too: it cancels the job, or its time is over.
 on_end() {
-  if [[ -z ${SLURM_JOB_ID:-} ]]; then
+  if ! started_by_slurm; then
     on_warning
   elif scontrol show job "$job_id" | grep -qw Reason=TimeLimit; then
     interrupted=yes
@@ -149,7 +153,7 @@ stop_or_requeue() {
     "the time limit came before this start had left anything to go on from" \
     "so another start would not get further" \
     "raise --time; when a checkpoint was begun, raise SECONDS of --signal=B:USR1@SECONDS, too"
-  if [[ -z ${SLURM_JOB_ID:-} ]]; then
+  if ! started_by_slurm; then
     say "ended before its work was done; the same command goes on from there"
     exit 143
   fi

@@ -6,6 +6,6 @@
 # Settings as there; RANKS is the number of ranks [1], THREADS binds each to so many cores [not
 # bound, the cores of a host are divided]. SIGUSR1 or SIGTERM ends it after a checkpoint, with exit
 # code 143; the same command goes on from there. In Slurm: LAUNCHER=mpiexec sbatch train.sbatch.
-ARCHON_ROOT=$(dirname -- "$0")/.. LAUNCHER=mpiexec
-export ARCHON_ROOT LAUNCHER
+ARCHON_ROOT=$(dirname -- "$0")/.. LAUNCHER=mpiexec STARTED_BY_HAND=yes
+export ARCHON_ROOT LAUNCHER STARTED_BY_HAND
 exec bash "$ARCHON_ROOT/job_scripts/train.sbatch" "$@"

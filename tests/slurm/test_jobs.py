@@ -198,7 +198,7 @@ class Direct(SlurmCase):
 
 
 class Twins(SlurmCase):
-    """The scripts under mpiexec, without Slurm."""
+    """The scripts under mpiexec, without Slurm, or by hand in an allocation."""
 
     def test_a_signal_ends_a_run_that_goes_on_when_started_again(self):
         self.set_steps(ENDLESS)
@@ -210,6 +210,14 @@ class Twins(SlurmCase):
         self.set_steps(last)
         self.assertIn("done", self.call(*script))
         self.assertEqual(len(self.steps()), last)
+
+    def test_an_allocation_is_not_requeued(self):
+        self.set_steps(ENDLESS)
+        for signal in ("USR1", "TERM"):
+            text = self.call("salloc", "--ntasks=1", "timeout", "--foreground", "--preserve-status",
+                             f"--signal={signal}", "8", self.scripts / "train_mpiexec.sh",
+                             *self.training(), code=143)
+            self.assertIn("the same command goes on from there", text)
 
     def test_an_error_is_shown_without_the_banner_of_the_launcher(self):
         text = self.call(self.scripts / "train_mpiexec.sh", "--steps", "2", DATA="nope.h5",
