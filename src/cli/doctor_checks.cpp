@@ -10,6 +10,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tanh.h>
 #include <dlfcn.h>
+#include <fmt/ranges.h>
 #include <hdf5.h>
 #include <torch/headeronly/version.h>
 #include <unistd.h>

@@ -1,5 +1,7 @@
 #include "option_set.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <sstream>
 

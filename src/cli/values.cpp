@@ -1,5 +1,7 @@
 #include "values.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>

@@ -1,5 +1,7 @@
 #include "archon/engine/preparation.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "archon/base/error.hpp"

@@ -1,5 +1,7 @@
 #include "archon/engine/profile.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <string>
 

@@ -1,5 +1,7 @@
 // What `archon plan` refuses; and settings that no command combines, refused before anything is
 // loaded.
+#include <fmt/ranges.h>
+
 #include "inputs.hpp"
 
 using namespace archon;

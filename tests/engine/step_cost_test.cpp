@@ -1,5 +1,6 @@
 // What a run says of itself: metrics of cost, and the trace of --profile.
 #include <ATen/ops/zeros.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <boost/test/unit_test.hpp>

@@ -1,4 +1,5 @@
 #include <c10/core/ScalarType.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
