@@ -18,8 +18,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 
 #include "archon/base/error.hpp"
@@ -59,11 +61,14 @@ std::string thread_level_name(int level) {
 class HostFolder {
  public:
   explicit HostFolder(const Communicator& host) : owner_(host.rank() == 0) {
-    std::string path = (fs::temp_directory_path() / "archon-doctor-XXXXXX").string();
-    const bool made = !owner_ || ::mkdtemp(path.data()) != nullptr;
+    std::error_code ignored;  // an unusable place is an empty path
+    const fs::path place = fs::temp_directory_path(ignored);
+    std::string path = (place / "archon-doctor-XXXXXX").string();
+    const bool made = owner_ && !place.empty() && ::mkdtemp(path.data()) != nullptr;
     path_ = host.broadcast(made ? path : "", 0);
-    ARCHON_ENSURE(!path_.empty(), "no folder can be made in {}; set TMPDIR to one that is writable",
-                  fs::temp_directory_path().string());
+    ARCHON_ENSURE(!path_.empty(),
+                  "no folder can be made where TMPDIR or else /tmp is; set TMPDIR to one that is "
+                  "writable");
   }
   ~HostFolder() {
     std::error_code ignored;
@@ -78,6 +83,20 @@ class HostFolder {
   std::string path_;
 };
 
+// Runs `body`, and waits for the others even where it throws: a rank that left at once would let
+// them wait in vain. False on a rank where it went well, but not on another, which throws.
+bool all_did(const Communicator& group, const std::function<void()>& body) {
+  std::exception_ptr failure;
+  try {
+    body();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  const auto failures = group.all_reduce(int64_t{failure ? 1 : 0}, ReduceOp::sum);
+  if (failure) std::rethrow_exception(failure);
+  return failures == 0;
+}
+
 std::string hdf5_version() {
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
@@ -89,6 +108,31 @@ template <class Result>
 Result ensure_hdf5(Result result, const char* call) {
   ARCHON_ENSURE(result >= 0, "{} failed", call);
   return result;
+}
+
+constexpr int64_t kFirstNumber = 1000;
+
+// One number of each rank, into /ranks of one file.
+void write_rank_numbers(const std::string& path, const Communicator& host) {
+  const hsize_t rows = static_cast<hsize_t>(host.size());
+  const int64_t mine = kFirstNumber + host.rank();
+  const h5::Handle access(ensure_hdf5(H5Pcreate(H5P_FILE_ACCESS), "H5Pcreate"));
+  ensure_hdf5(H5Pset_fapl_mpio(access.get(), host.mpi(), MPI_INFO_NULL), "H5Pset_fapl_mpio");
+  const h5::Handle file(
+      ensure_hdf5(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), "H5Fcreate"));
+  const h5::Handle space(ensure_hdf5(H5Screate_simple(1, &rows, nullptr), "H5Screate_simple"));
+  const h5::Handle data(ensure_hdf5(H5Dcreate2(file.get(), "ranks", H5T_STD_I64LE, space.get(),
+                                               H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                                    "H5Dcreate2"));
+  const hsize_t begin = static_cast<hsize_t>(host.rank()), one = 1;
+  const h5::Handle cell(ensure_hdf5(H5Screate_simple(1, &one, nullptr), "H5Screate_simple"));
+  ensure_hdf5(H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, &begin, nullptr, &one, nullptr),
+              "H5Sselect_hyperslab");
+  const h5::Handle transfer(ensure_hdf5(H5Pcreate(H5P_DATASET_XFER), "H5Pcreate"));
+  ensure_hdf5(H5Pset_dxpl_mpio(transfer.get(), H5FD_MPIO_COLLECTIVE), "H5Pset_dxpl_mpio");
+  ensure_hdf5(
+      H5Dwrite(data.get(), H5T_NATIVE_INT64, cell.get(), space.get(), transfer.get(), &mine),
+      "H5Dwrite");
 }
 
 // Nanoseconds on a core, for each thread of this process.
@@ -141,12 +185,13 @@ Finding check_mpi(const Communicator& world) {
 
   constexpr int64_t kElements = 1000;
   const int64_t size = world.size();
+  bool right = true;
   for (const auto dtype : {at::kFloat, at::kBFloat16, at::kLong}) {
     const auto tensor = at::full({kElements}, world.rank() + 1, dtype);
     world.all_reduce(tensor);
-    ARCHON_ENSURE(at::equal(tensor, at::full({kElements}, size * (size + 1) / 2, dtype)),
-                  "all_reduce over {} ranks gave a wrong sum", size);
+    right &= at::equal(tensor, at::full({kElements}, size * (size + 1) / 2, dtype));
   }
+  ARCHON_ENSURE(right, "all_reduce over {} ranks gave a wrong sum", size);
   const std::string text = library.data();
   return {Status::ok, fmt::format("{}; MPI {}.{}; {}; all_reduce over {} rank{} verified",
                                   text.substr(0, text.find_first_of(",\n")), major, minor,
@@ -230,39 +275,19 @@ Finding check_hdf5(const Communicator& host) {
     const auto read = h5::File::open(folder.file("serial.h5")).read("/group/numbers");
     ARCHON_ENSURE(at::equal(read, tensor), "a file read back other numbers than were written");
   }
-  host.barrier();
   return {Status::ok, hdf5_version() + ", file written and read back"};
 }
 
 Finding check_parallel_hdf5(const Communicator& host) {
   const HostFolder folder(host);
   const std::string path = folder.file("parallel.h5");
-  const hsize_t rows = static_cast<hsize_t>(host.size());
-  const int64_t mine = 1000 + host.rank();
-  {
-    const h5::Handle access(ensure_hdf5(H5Pcreate(H5P_FILE_ACCESS), "H5Pcreate"));
-    ensure_hdf5(H5Pset_fapl_mpio(access.get(), host.mpi(), MPI_INFO_NULL), "H5Pset_fapl_mpio");
-    const h5::Handle file(ensure_hdf5(
-        H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), "H5Fcreate"));
-    const h5::Handle space(ensure_hdf5(H5Screate_simple(1, &rows, nullptr), "H5Screate_simple"));
-    const h5::Handle data(ensure_hdf5(H5Dcreate2(file.get(), "ranks", H5T_STD_I64LE, space.get(),
-                                                 H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-                                      "H5Dcreate2"));
-    const hsize_t begin = static_cast<hsize_t>(host.rank()), one = 1;
-    const h5::Handle cell(ensure_hdf5(H5Screate_simple(1, &one, nullptr), "H5Screate_simple"));
-    ensure_hdf5(H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, &begin, nullptr, &one, nullptr),
-                "H5Sselect_hyperslab");
-    const h5::Handle transfer(ensure_hdf5(H5Pcreate(H5P_DATASET_XFER), "H5Pcreate"));
-    ensure_hdf5(H5Pset_dxpl_mpio(transfer.get(), H5FD_MPIO_COLLECTIVE), "H5Pset_dxpl_mpio");
-    ensure_hdf5(
-        H5Dwrite(data.get(), H5T_NATIVE_INT64, cell.get(), space.get(), transfer.get(), &mine),
-        "H5Dwrite");
-  }
-  host.barrier();
-  const auto expected = at::arange(1000, 1000 + host.size(), at::kLong);
-  ARCHON_ENSURE(at::equal(h5::File::open(path).read("/ranks"), expected),
-                "a file written by several ranks holds wrong numbers");
-  host.barrier();
+  // The folder stays until all have read.
+  if (all_did(host, [&] { write_rank_numbers(path, host); }))
+    all_did(host, [&] {
+      const auto expected = at::arange(kFirstNumber, kFirstNumber + host.size(), at::kLong);
+      ARCHON_ENSURE(at::equal(h5::File::open(path).read("/ranks"), expected),
+                    "a file written by several ranks holds wrong numbers");
+    });
   return {Status::ok, "MPI-IO, one file written by all ranks of a host and read back"};
 }
 

@@ -49,6 +49,20 @@ BOOST_AUTO_TEST_CASE(doctor_fails_when_a_needed_part_does) {
   CHECK_CONTAINS(ranks.out, "broken.so");
 }
 
+BOOST_AUTO_TEST_CASE(a_rank_that_cannot_write_does_not_let_the_other_wait) {
+  // Over TCP: shared memory is a file, too.
+  const auto result = run_process(
+      {ARCHON_TEST_MPIEXEC, "--oversubscribe", "-n", "2", "--mca", "btl", "self,tcp", "bash", "-c",
+       "if [[ $OMPI_COMM_WORLD_RANK == 0 ]]; then ulimit -f 1; fi; exec \"$0\" \"$@\"",
+       archon_program(), "doctor", "--plugin", ARCHON_TEST_TOY_PLUGIN});
+  BOOST_TEST_CONTEXT(result.out << result.err) {
+    BOOST_CHECK_EQUAL(result.exit_code, 3);
+    CHECK_CONTAINS(result.out, "\nHDF5           FAILED             rank 0: ");
+    CHECK_CONTAINS(result.out, "\nparallel HDF5  FAILED             rank 0: ");
+    CHECK_CONTAINS(result.out, "2 of the needed parts failed");
+  }
+}
+
 BOOST_AUTO_TEST_CASE(doctor_uses_the_threads_it_is_told) {
   const auto result = run_archon({"doctor", "--threads", "2", "--plugin", ARCHON_TEST_TOY_PLUGIN});
   CHECK_CONTAINS(result.out, "2 threads per rank");

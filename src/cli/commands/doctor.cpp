@@ -41,14 +41,20 @@ Finding run_check(const Check& check) {
   }
 }
 
-// What the ranks found together: the finding of the first rank that failed, else rank 0's.
+// What the ranks found together: the finding of the first rank that failed, else of the first where
+// the part is absent, else rank 0's.
 Finding agree(const Finding& mine, const Communicator& world) {
-  const bool failed = mine.status == Status::failed;
-  const auto speaker =
-      world.all_reduce(static_cast<int64_t>(failed ? world.rank() : world.size()), ReduceOp::min);
-  if (speaker == world.size()) return mine;
-  const auto text = world.broadcast(mine.detail, static_cast<int>(speaker));
-  return {Status::failed, world.size() == 1 ? text : fmt::format("rank {}: {}", speaker, text)};
+  for (const Status status : {Status::failed, Status::absent}) {
+    const bool found = mine.status == status;
+    const auto speaker = static_cast<int>(
+        world.all_reduce(static_cast<int64_t>(found ? world.rank() : world.size()), ReduceOp::min));
+    if (speaker == world.size()) continue;
+    const auto text = world.broadcast(mine.detail, speaker);
+    // What is absent on rank 0 is so on all, as a rule.
+    const bool of_all = world.size() == 1 || (status == Status::absent && speaker == 0);
+    return {status, of_all ? text : fmt::format("rank {}: {}", speaker, text)};
+  }
+  return mine;
 }
 
 Communicator world_communicator(MPI_Comm world) {
@@ -111,7 +117,9 @@ class DoctorCommand : public ParallelCommand {
       std::cout << (failed == 0 ? "every needed part works\n"
                                 : fmt::format("{} of the needed parts failed\n", failed));
     }
-    return failed == 0 ? kExitDone : kExitFailed;
+    // After a file that could not be written HDF5 crashes where MPI ends as usual.
+    if (failed > 0) mpi.abort("", kExitFailed);
+    return kExitDone;
   }
 
   const std::string launcher_ = find_launcher();
