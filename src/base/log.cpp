@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "archon/base/error.hpp"
+#include "archon/base/open_line.hpp"
 
 namespace archon::log {
 namespace {
@@ -52,6 +53,7 @@ void configure(Level level, int rank, int world_size) {
 }
 
 void write(Level level, std::string_view message) {
+  if (logger().should_log(to_spdlog(level))) end_open_line();
   logger().log(to_spdlog(level), spdlog::string_view_t(message.data(), message.size()));
 }
 

@@ -6,7 +6,8 @@
 
 namespace archon {
 
-/// Progress on stderr: a bar that is redrawn on a terminal, a plain line now and then elsewhere.
+/// Progress on stderr: a bar that is redrawn on a terminal, as wide as there is room; a plain line
+/// now and then elsewhere.
 class Progress {
  public:
   /// Steps first_step..last_step are to come; last_step 0 = nobody knows how many. Silent unless
@@ -25,7 +26,6 @@ class Progress {
   using Clock = std::chrono::steady_clock;
   bool enabled_;
   bool terminal_;
-  bool line_open_ = false;
   int64_t first_step_, last_step_;
   Clock::time_point start_, last_line_;
 };
