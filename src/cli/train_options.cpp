@@ -1,4 +1,7 @@
 #include <filesystem>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "archon/base/error.hpp"
 #include "archon/comm/job.h"
@@ -204,6 +207,59 @@ void check_weight_sync_options(const WeightSyncOptions& sync) {
                   sync.push_bucket_bytes);
 }
 
+/// An option that has no effect without another one.
+struct Dependent {
+  const char* option;
+  bool given;  ///< it differs from its default
+  bool used;
+  const char* owner;
+};
+
+std::vector<Dependent> output_dependents(const TrainOptions& train, const TrainOptions& usual) {
+  const WeightSyncOptions &sync = train.sync, &usual_sync = usual.sync;
+  const RecordOptions &record = train.record, &usual_record = usual.record;
+  const ProfileOptions &profile = train.profile, &usual_profile = usual.profile;
+  const bool publishes = !sync.publish.empty(), pushes = !sync.push_role.empty(),
+             records = !record.file.empty();
+  const auto steps = [](const auto& each) { return std::pair(each.first_step, each.last_step); };
+  const auto what = [](const RecordOptions& each) {
+    return std::tuple(each.gradients, each.weights, each.activations);
+  };
+  constexpr const char *kPublish = "--publish DIR", *kPush = "--push-weights ROLE",
+                       *kRecord = "--record FILE";
+  return {
+      {"publish-every", sync.publish_every != usual_sync.publish_every, publishes, kPublish},
+      {"publish-keep", sync.publish_keep != usual_sync.publish_keep, publishes, kPublish},
+      {"push-every", sync.push_every != usual_sync.push_every, pushes, kPush},
+      {"push-wait", sync.push_wait != usual_sync.push_wait, pushes, kPush},
+      {"push-bucket-size", sync.push_bucket_bytes != usual_sync.push_bucket_bytes, pushes, kPush},
+      {"record-steps", steps(record) != steps(usual_record), records, kRecord},
+      {"record-what", what(record) != what(usual_record), records, kRecord},
+      {"profile-steps", steps(profile) != steps(usual_profile), !profile.file.empty(),
+       "--profile FILE"}};
+}
+
+std::vector<Dependent> update_dependents(const TrainOptions& train, const TrainOptions& usual) {
+  const AdamWOptions &adamw = train.adamw, &usual_adamw = usual.adamw;
+  const bool is_adamw = train.optimizer == OptimizerKind::adamw;
+  constexpr const char* kAdamw = "--optimizer adamw";
+  return {{"beta1", adamw.beta1 != usual_adamw.beta1, is_adamw, kAdamw},
+          {"beta2", adamw.beta2 != usual_adamw.beta2, is_adamw, kAdamw},
+          {"eps", adamw.eps != usual_adamw.eps, is_adamw, kAdamw},
+          {"min-lr-ratio", train.schedule.min_ratio != usual.schedule.min_ratio,
+           train.schedule.shape != Shape::constant, "--lr-schedule linear or cosine"}};
+}
+
+void check_dependents(const TrainOptions& train) {
+  const TrainOptions usual;
+  for (const auto& dependents : {output_dependents(train, usual), update_dependents(train, usual)})
+    for (const Dependent& each : dependents)
+      ARCHON_VALIDATE(!each.given || each.used,
+                      "--{} belongs to {}, without which it has no effect; leave it out, or give "
+                      "that, too",
+                      each.option, each.owner);
+}
+
 }  // namespace
 
 void add_optimizer_option(OptionSet& options, TrainOptions& train) {
@@ -263,6 +319,7 @@ void check_train_options(const TrainOptions& train) {
   check_memory_options(train.run);
   check_saving_options(train.save);
   check_weight_sync_options(train.sync);
+  check_dependents(train);
   ARCHON_VALIDATE(train.eval_every == 0 || !train.eval_data.empty(),
                   "--eval-every {} has nothing to evaluate; name a data set with --eval-data FILE",
                   train.eval_every);

@@ -1,4 +1,7 @@
 // Options that are wrong are refused by name, value and origin; precedence.
+#include <array>
+#include <utility>
+
 #include "cli_support.hpp"
 
 using namespace archon::test;
@@ -207,6 +210,39 @@ BOOST_AUTO_TEST_CASE(options_that_a_loss_has_no_use_for) {
   const auto taken = train_with({"--loss", "critic", "--temperature", "0.7", "--kl-in", "reward",
                                  "--kl-coefficient", "0.1", "--kl-estimator", "k1"});
   BOOST_CHECK_MESSAGE(!contains(taken.err, "does not go with"), taken.err);
+}
+
+BOOST_AUTO_TEST_CASE(options_are_refused_that_have_no_effect) {
+  const std::vector<std::array<std::string, 3>> cases = {
+      {"--publish-every", "2", "--publish DIR"},
+      {"--publish-keep", "0", "--publish DIR"},
+      {"--push-every", "2", "--push-weights ROLE"},
+      {"--push-wait", "off", "--push-weights ROLE"},
+      {"--push-bucket-size", "1MiB", "--push-weights ROLE"},
+      {"--record-steps", "1-2", "--record FILE"},
+      {"--record-what", "weights", "--record FILE"},
+      {"--profile-steps", "1-2", "--profile FILE"},
+      {"--min-lr-ratio", "0.1", "--lr-schedule linear or cosine"}};
+  for (const auto& [option, value, owner] : cases)
+    check_refused(train_with({option, value}), {option + " belongs to " + owner});
+  for (const std::string option : {"--beta1", "--beta2", "--eps"})
+    check_refused(train_with({"--optimizer", "sgd", option, "0.5"}),
+                  {option + " belongs to --optimizer adamw"});
+  // What a settings file gives at its default is no mistake: the next thing is.
+  check_refused(train_with({"--optimizer", "sgd", "--beta1", "0.9", "--publish-every", "1",
+                            "--record-steps", "1", "--eval-every", "2"}),
+                {"--eval-every 2 has nothing"});
+
+  const std::vector<std::string> greedy = {
+      "generate", "--model", "m", "--data", "d", "--output", "o", "--temperature", "0"};
+  for (const auto& [option, value] : {std::pair("--top-k", "5"), std::pair("--top-p", "0.5")}) {
+    auto command = greedy;
+    command.insert(command.end(), {option, value});
+    check_refused(run_archon(command), {std::string(option) + " " + value + " belongs to a"});
+  }
+  check_refused(
+      run_archon({"reward", "--data", "d", "--reward", "arithmetic", "--reward-timeout", "1"}),
+      {"--reward-timeout 1 belongs to --reward-command"});
 }
 
 BOOST_AUTO_TEST_CASE(environment_goes_before_the_settings_file) {

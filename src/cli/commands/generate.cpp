@@ -1,5 +1,6 @@
 #include <iostream>
 
+#include "archon/base/error.hpp"
 #include "archon/engine/run.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "command.hpp"
@@ -49,6 +50,14 @@ class GenerateCommand : public ParallelCommand {
     options.add("micro-batch-tokens", integer<int64_t>(generate_.run.micro_batch_tokens, 1),
                 "prompt tokens that are computed in one pass; a longer prompt gets a pass of its "
                 "own");
+  }
+
+  void check() const override {
+    const bool draws = generate_.temperature > 0;
+    constexpr const char* kGreedy =
+        "belongs to a --temperature above 0: at 0 nothing is drawn; leave one of the two out";
+    ARCHON_VALIDATE(draws || generate_.top_k == 0, "--top-k {} {}", generate_.top_k, kGreedy);
+    ARCHON_VALIDATE(draws || generate_.top_p == 1, "--top-p {:g} {}", generate_.top_p, kGreedy);
   }
 
   std::string details() const override {

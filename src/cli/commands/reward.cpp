@@ -31,6 +31,11 @@ class RewardCommand : public LocalCommand {
     ARCHON_VALIDATE(source_.function.empty() != source_.command.empty(),
                     "{} of --reward and --reward-command; rewards come from one of them",
                     source_.function.empty() ? "give one" : "both are given");
+    ARCHON_VALIDATE(
+        !source_.command.empty() || source_.silence_timeout == RewardSource().silence_timeout,
+        "--reward-timeout {:g} belongs to --reward-command: a function is waited for; "
+        "leave it out",
+        source_.silence_timeout);
   }
 
   std::string details() const override {
