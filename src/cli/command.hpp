@@ -59,7 +59,8 @@ const CommandEntry& find_command(const std::string& name);
 inline constexpr std::string_view kProgramPurpose =
     "post-trains large language models on a dp x cp x tp mesh of MPI ranks";
 inline constexpr std::string_view kExitCodes =
-    "0 done, 1 comparison failed, 2 wrong usage or input, 3 failed while running";
+    "0 done, 1 comparison failed, 2 wrong usage or input, 3 failed while running, 143 ended by "
+    "SIGTERM";
 
 /// Help of the program, and of one command.
 std::string program_help();

@@ -103,8 +103,9 @@ Value number(double& target, NumberRange range, std::string placeholder) {
     ARCHON_VALIDATE(parsed && inside && below, "must be {}", range.words);
     target = value;
   };
+  const bool given = range.open_low ? target > range.low : target >= range.low;
   return {.placeholder = std::move(placeholder),
-          .initial = target < range.low ? "" : fmt::format("{:g}", target),
+          .initial = given ? fmt::format("{:g}", target) : "",
           .set = set};
 }
 

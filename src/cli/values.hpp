@@ -54,7 +54,7 @@ inline constexpr NumberRange kShare{
     .low = 0, .high = 1, .open_low = true, .words = "a number above 0 and at most 1"};
 inline constexpr NumberRange kBelowOne{
     .low = 0, .high = 1, .open_high = true, .words = "a number from 0 to below 1"};
-/// A finite decimal number. A default below the range stands for "not given".
+/// A finite decimal number. A default too low for the range stands for "not given".
 Value number(double& target, NumberRange range, std::string placeholder = "X");
 
 /// Text to integer; false when it is not one, or does not fit.

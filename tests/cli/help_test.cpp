@@ -182,7 +182,7 @@ BOOST_AUTO_TEST_CASE(every_option_of_the_contract_is_in_the_help) {
         "threads"}},
       {"init", {"config", "seed", "output", "dtype", "max-shard-size", "plugin"}},
       {"diff", {"rtol", "atol", "tolerances", "only", "ignore", "json", "rows", "config"}},
-      {"export", {"checkpoint", "output", "dtype", "max-shard-size", "plugin"}},
+      {"export", {"checkpoint", "output", "dtype", "max-shard-size", "plugin", "config"}},
       {"inspect", {"verify", "config"}},
       {"plan",
        {"model",

@@ -20,6 +20,7 @@ class ExportCommand : public LocalCommand {
     options.add("max-shard-size", bytes(max_shard_bytes_),
                 "largest safetensors file; a larger model is written as several");
     add_plugin_option(options, plugins_);
+    options.add_settings_file();
   }
 
   std::vector<std::pair<std::string, std::string>> examples() const override {
