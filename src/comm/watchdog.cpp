@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "archon/base/open_line.hpp"
+
 namespace archon {
 namespace {
 
@@ -62,6 +64,7 @@ std::string describe_standing() {
 std::atomic<int> own_rank{0};
 
 void say(const std::string& what) {
+  end_open_line();
   const auto line = fmt::format("archon[{}]: {}: {}{}\n", own_rank.load(), what,
                                 describe_standing(), describe_stage());
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());

@@ -21,12 +21,11 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 }  // namespace
 
 Checkpointing::Checkpointing(const TrainOptions& options, const LoadedModel& loaded,
-                             Optimizer& optimizer, const Mesh& mesh, Progress& progress,
+                             Optimizer& optimizer, const Mesh& mesh,
                              const std::string& resumed_from)
     : options_(options.save),
       folder_(options.output + "/checkpoints"),
       mesh_(mesh),
-      progress_(progress),
       writer_(folder_, options.save.checkpoint, *loaded.model, optimizer, loaded.spec->adapter,
               loaded.hf, mesh),
       orderly_end_(std::in_place),
@@ -67,7 +66,6 @@ void Checkpointing::save(int64_t step, const std::function<Json()>& state) {
 
 void Checkpointing::tell(const CheckpointResult& result) {
   if (result.step == 0) return;
-  progress_.interrupt();
   last_ = result;
   if (!result.complete) {
     unsaved_ = std::max(unsaved_, result.step);

@@ -56,9 +56,7 @@ Progress::Progress(bool enabled, int64_t first_step, int64_t last_step)
       last_step_(last_step),
       start_(Clock::now()) {}
 
-Progress::~Progress() { interrupt(); }
-
-void Progress::interrupt() { end_open_line(); }
+Progress::~Progress() { end_open_line(); }
 
 void Progress::update(int64_t step, double loss, double tokens_per_second, double gemm_peak_share) {
   if (!enabled_) return;

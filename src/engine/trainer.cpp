@@ -85,8 +85,8 @@ class Trainer {
   bool run(MpiEnvironment& mpi) {
     Progress progress(mesh_.world().rank() == 0, position_.step + 1, options_.steps);
     Profile profile(options_.profile, options_.steps > 0 ? options_.steps : INT64_MAX, mesh_);
-    Checkpointing checkpoints(options_, loaded_, *optimizer_, mesh_, progress, resumed_from_);
-    WeightSync sync(options_, loaded_, mesh_, mpi, progress,
+    Checkpointing checkpoints(options_, loaded_, *optimizer_, mesh_, resumed_from_);
+    WeightSync sync(options_, loaded_, mesh_, mpi,
                     [&checkpoints] { return checkpoints.ending(); });
     sync.offer(position_.step);
     while (!checkpoints.ended() && more(checkpoints)) {
@@ -97,7 +97,7 @@ class Trainer {
       const StepResult result = take_step(step, sequences, lr);
       const double gflops = data_.batcher().flop(sequences) * 1e-9 / meter_.seconds();
       const StepCost cost = meter_.gather(checkpoints.wish());
-      write_metrics(step, result, cost, lr, gflops, progress);
+      write_metrics(step, result, cost, lr, gflops);
       profile.after(step);
       progress.update(step, result.loss, static_cast<double>(result.tokens) / meter_.seconds(),
                       gflops / gemm_peak_);
@@ -260,13 +260,12 @@ class Trainer {
   }
 
   /// Held-out loss where this step asks for it, else NaN.
-  double held_out_loss(int64_t step, Progress& progress) {
+  double held_out_loss(int64_t step) {
     const bool due =
         eval_batcher_ &&
         (step == options_.steps || (options_.eval_every > 0 && step % options_.eval_every == 0));
     if (!due) return std::numeric_limits<double>::quiet_NaN();
     const EvalResult result = evaluate(loaded_, mesh_, *eval_batcher_, objective_);
-    progress.interrupt();
     log::info("step {}: held-out loss {:.4f} over {} targets", step, result.loss, result.targets);
     return result.loss;
   }
@@ -312,7 +311,7 @@ class Trainer {
   }
 
   void write_metrics(int64_t step, const StepResult& result, const StepCost& cost, double lr,
-                     double gflops, Progress& progress) {
+                     double gflops) {
     // Outside of the step's traffic, as what the meter gathers.
     const LossStatistics::Row statistics = objective_.options.kind == LossKind::sft
                                                ? LossStatistics::Row()
@@ -330,7 +329,7 @@ class Trainer {
                       {"gemm_peak_share", gflops / gemm_peak_}};
     row.insert(row.end(), statistics.begin(), statistics.end());
     append(row, cost);
-    if (eval_batcher_) row.emplace_back("eval_loss", held_out_loss(step, progress));
+    if (eval_batcher_) row.emplace_back("eval_loss", held_out_loss(step));
     if (!metrics_) return;
     const ActivityScope writing(Activity::io, "metrics");
     metrics_->write(row);

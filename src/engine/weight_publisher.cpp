@@ -56,13 +56,12 @@ void remove_leftovers(const std::string& folder) {
 }  // namespace
 
 WeightPublisher::WeightPublisher(const TrainOptions& options, const LoadedModel& loaded,
-                                 const Mesh& mesh, Progress& progress)
+                                 const Mesh& mesh)
     : folder_(options.sync.publish),
       keep_(options.sync.publish_keep),
       max_shard_bytes_(options.max_shard_bytes),
       loaded_(loaded),
-      mesh_(mesh),
-      progress_(progress) {
+      mesh_(mesh) {
   check_on_rank_zero(mesh.world(), [&] {
     ensure_writable_folder(folder_);
     remove_leftovers(folder_);
@@ -122,7 +121,6 @@ void WeightPublisher::prune(int64_t newest) const {
   for (const int64_t version : std::span(versions).first(static_cast<std::size_t>(old))) try {
       hide_and_remove_tree(path(version_name(version)));
     } catch (const RuntimeFailure& failure) {
-      progress_.interrupt();
       log::warning("an old version stays: {}", failure.what());
     }
 }

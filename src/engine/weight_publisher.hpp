@@ -4,7 +4,6 @@
 
 #include "archon/engine/loaded_model.hpp"
 #include "archon/engine/options.hpp"
-#include "archon/engine/progress.hpp"
 
 namespace archon {
 
@@ -15,8 +14,7 @@ class WeightPublisher {
  public:
   /// InputError when nothing can be written to the folder. Collective over the mesh; all arguments
   /// must outlive it.
-  WeightPublisher(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
-                  Progress& progress);
+  WeightPublisher(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh);
   /// Collective over the mesh.
   void publish(int64_t version);
 
@@ -32,7 +30,6 @@ class WeightPublisher {
   int64_t max_shard_bytes_;
   const LoadedModel& loaded_;
   const Mesh& mesh_;
-  Progress& progress_;
 };
 
 }  // namespace archon

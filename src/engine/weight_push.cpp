@@ -35,11 +35,10 @@ archon_push_tensor to_wire(const SafetensorsSpec& spec) {
 }  // namespace
 
 WeightPush::WeightPush(const WeightSyncOptions& options, const LoadedModel& loaded,
-                       const Mesh& mesh, int leader, Progress& progress,
+                       const Mesh& mesh, int leader,
                        std::function<bool()> ending)
     : loaded_(loaded),
       mesh_(mesh),
-      progress_(progress),
       ending_(std::move(ending)),
       dtype_(loaded.model->config().stored_dtype),
       bucket_bytes_(options.push_bucket_bytes) {
@@ -66,7 +65,6 @@ bool WeightPush::is_asked(int64_t version, bool wait) {
   if (!here) return false;
   gone_ = link_->receive_request() == ARCHON_PUSH_LEAVE;
   if (gone_) {
-    progress_.interrupt();
     log::warning("the consumer of weights has left; the run goes on without it");
   }
   return !gone_;
@@ -117,7 +115,6 @@ void WeightPush::send_tensor(const at::Tensor& tensor) {
 bool WeightPush::finish(int64_t version) {
   if (!link_ || gone_) return true;
   if (!link_->has_request()) {
-    progress_.interrupt();
     log::info("waiting for the consumer's next request");
   }
   if (!await_request(version, kPatienceAtEnd)) return false;

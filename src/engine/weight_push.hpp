@@ -8,7 +8,6 @@
 #include "archon/comm/consumer_link.hpp"
 #include "archon/engine/loaded_model.hpp"
 #include "archon/engine/options.hpp"
-#include "archon/engine/progress.hpp"
 
 namespace archon {
 
@@ -20,7 +19,7 @@ class WeightPush {
   /// `leader`: the consumer's first rank in MPI_COMM_WORLD. `ending`: whether the run is to end, and
   /// not to wait for the consumer. References must outlive it.
   WeightPush(const WeightSyncOptions& options, const LoadedModel& loaded, const Mesh& mesh,
-             int leader, Progress& progress, std::function<bool()> ending);
+             int leader, std::function<bool()> ending);
   /// Sends this version when the consumer asks for one: waits for that, or else leaves the version
   /// out. Nothing once the consumer said goodbye. Whether it was sent.
   bool push(int64_t version, bool wait);
@@ -36,7 +35,6 @@ class WeightPush {
 
   const LoadedModel& loaded_;
   const Mesh& mesh_;
-  Progress& progress_;
   std::function<bool()> ending_;
   at::ScalarType dtype_;
   int64_t bucket_bytes_;

@@ -8,12 +8,12 @@
 namespace archon {
 
 WeightSync::WeightSync(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
-                       const MpiEnvironment& mpi, Progress& progress, std::function<bool()> ending)
+                       const MpiEnvironment& mpi, std::function<bool()> ending)
     : options_(options.sync) {
   if (!options_.publish.empty())
-    publisher_ = std::make_unique<WeightPublisher>(options, loaded, mesh, progress);
+    publisher_ = std::make_unique<WeightPublisher>(options, loaded, mesh);
   if (!options_.push_role.empty())
-    push_ = std::make_unique<WeightPush>(options_, loaded, mesh, mpi.peer_leader(), progress,
+    push_ = std::make_unique<WeightPush>(options_, loaded, mesh, mpi.peer_leader(),
                                          std::move(ending));
 }
 

@@ -59,13 +59,14 @@ std::string drawn(unsigned short columns, int64_t last_step, const char* kind = 
 
 BOOST_AUTO_TEST_CASE(a_message_begins_on_a_line_of_its_own) {
   const Terminal terminal(100);
-  Progress progress(true, 1, 10);
-  progress.update(1, 2, 100, 0.5);
-  log::debug("not printed");
-  log::warning("first");
-  log::warning("second");
-  progress.update(2, 2, 100, 0.5);
-  progress.interrupt();
+  {
+    Progress progress(true, 1, 10);
+    progress.update(1, 2, 100, 0.5);
+    log::debug("not printed");
+    log::warning("first");
+    log::warning("second");
+    progress.update(2, 2, 100, 0.5);
+  }
   const std::string text = terminal.text();
   BOOST_TEST_CONTEXT(text) {
     BOOST_CHECK(contains(text, "left\r\narchon: "));

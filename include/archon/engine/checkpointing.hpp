@@ -9,7 +9,6 @@
 #include "archon/comm/watchdog.hpp"
 #include "archon/engine/loaded_model.hpp"
 #include "archon/engine/options.hpp"
-#include "archon/engine/progress.hpp"
 
 namespace archon {
 
@@ -23,7 +22,7 @@ class Checkpointing {
  public:
   /// All arguments must outlive it. `resumed_from`: a checkpoint's folder, or empty.
   Checkpointing(const TrainOptions& options, const LoadedModel& loaded, Optimizer& optimizer,
-                const Mesh& mesh, Progress& progress, const std::string& resumed_from);
+                const Mesh& mesh, const std::string& resumed_from);
 
   /// What this rank asks for: signals, and the time on world rank 0. The largest of all ranks' is
   /// given to `after_step`.
@@ -52,7 +51,6 @@ class Checkpointing {
   const SaveOptions& options_;
   std::string folder_;
   const Mesh& mesh_;
-  Progress& progress_;
   CheckpointWriter writer_;
   std::optional<OrderlyEnd> orderly_end_;
   bool ended_ = false;

@@ -6,8 +6,8 @@
 
 namespace archon {
 
-/// Progress on stderr: a bar that is redrawn on a terminal, as wide as there is room; a plain line
-/// now and then elsewhere.
+/// Progress on stderr: a bar that is redrawn on a terminal, as wide as there is room, and that
+/// messages of the log leave; a plain line now and then elsewhere.
 class Progress {
  public:
   /// Steps first_step..last_step are to come; last_step 0 = nobody knows how many. Silent unless
@@ -19,8 +19,6 @@ class Progress {
 
   /// `gemm_peak_share` is the step's FLOP per second over those of matrix products.
   void update(int64_t step, double loss, double tokens_per_second, double gemm_peak_share);
-  /// Leaves the bar's line, so that something else can be printed.
-  void interrupt();
 
  private:
   using Clock = std::chrono::steady_clock;

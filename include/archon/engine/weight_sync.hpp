@@ -6,7 +6,6 @@
 #include "archon/comm/mpi.hpp"
 #include "archon/engine/loaded_model.hpp"
 #include "archon/engine/options.hpp"
-#include "archon/engine/progress.hpp"
 
 namespace archon {
 
@@ -21,7 +20,7 @@ class WeightSync {
   /// Connects to the consumer, if one is asked for. `ending`: whether the run is to end, asked
   /// while world rank 0 waits for the consumer. All arguments must outlive it.
   WeightSync(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh,
-             const MpiEnvironment& mpi, Progress& progress, std::function<bool()> ending);
+             const MpiEnvironment& mpi, std::function<bool()> ending);
   ~WeightSync();
   WeightSync(const WeightSync&) = delete;
   WeightSync& operator=(const WeightSync&) = delete;
