@@ -37,12 +37,7 @@ void check_divergence_in_rewards(const h5::File& file, const std::vector<std::st
 
 Preparation::Preparation(const TrainOptions& options, const LoadedModel& trained,
                          const Objective& objective, const Mesh& mesh)
-    : options_(options),
-      trained_(trained),
-      objective_(objective),
-      mesh_(mesh),
-      reference_folder_(model_folder(objective.options.reference, mesh.world())),
-      critic_folder_(model_folder(objective.options.critic_model, mesh.world())) {}
+    : options_(options), trained_(trained), objective_(objective), mesh_(mesh) {}
 
 std::vector<std::string> Preparation::lacking(const std::string& data) const {
   const h5::File file = h5::File::open(data);
@@ -115,12 +110,12 @@ void Preparation::compute(const std::string& data, const std::string& field,
   if (field == "prox_logprobs" && loss.proximal != Proximal::file)
     write_log_probs(trained_, mesh_, batcher, loss.temperature, outputs, dataset);
   else if (field == "ref_logprobs")
-    write_log_probs(other(reference_, reference_folder_, "--reference", "ref_logprobs"), mesh_,
+    write_log_probs(other(reference_, loss.reference, "--reference", "ref_logprobs"), mesh_,
                     batcher, loss.temperature, outputs, dataset);
   else if (field == "old_values")
     write_old_values(loss.kind == LossKind::critic
                          ? trained_
-                         : other(critic_, critic_folder_, "--critic", "old_values"),
+                         : other(critic_, loss.critic_model, "--critic", "old_values"),
                      mesh_, batcher, outputs, dataset);
   else
     throw_input_error(

@@ -394,8 +394,12 @@ class Trainer {
 
 }  // namespace
 
-bool run_train(const TrainOptions& options, MpiEnvironment& mpi) {
-  const Mesh mesh = start_mesh(options.run.mesh, options.run.device, mpi);
+bool run_train(const TrainOptions& given, MpiEnvironment& mpi) {
+  const Mesh mesh = start_mesh(given.run.mesh, given.run.device, mpi);
+  TrainOptions options = given;
+  // They may name the newest of what this run is about to make.
+  for (std::string* const model : {&options.loss.reference, &options.loss.critic_model})
+    *model = model_folder(*model, mesh.world());
   ARCHON_VALIDATE(!options.run.memory.activations.offload || !mesh.device().is_cpu(),
                   "--activation-offload on has no GPU to take activations off: the run computes on "
                   "the CPU; leave it out");

@@ -11,9 +11,13 @@ inline bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-#define CHECK_CONTAINS(text, part)                              \
-  BOOST_CHECK_MESSAGE(::archon::test::contains((text), (part)), \
-                      "\"" << (part) << "\" is not in: " << (text))
+// `text` is computed once: it may be what a run says.
+#define CHECK_CONTAINS(text, part)                                      \
+  do {                                                                  \
+    const std::string checked = (text), wanted = (part);                \
+    BOOST_CHECK_MESSAGE(::archon::test::contains(checked, wanted),      \
+                        "\"" << wanted << "\" is not in: " << checked); \
+  } while (false)
 
 /// Archon refuses with exit code 2, an "archon: error:" and all of `parts` on stderr.
 inline void check_refused(const ProcessResult& result, const std::vector<std::string>& parts) {

@@ -311,4 +311,16 @@ BOOST_AUTO_TEST_CASE(the_newest_version_is_that_of_the_start) {
                  "--output", wanted});
   const at::Tensor got = h5::File::open(second + "/prepared/1.h5").read("/ref_logprobs");
   BOOST_CHECK(at::allclose(got, h5::File::open(wanted).read("/logprobs"), 0, 1e-4));
+
+  const auto branch = [&](const std::string& steps) {
+    return run_archon({"train", "--loss", "dpo", "--model", inputs.model, "--data", files,
+                       "--epochs", "2", "--steps", steps, "--save-every", "1", "--save-hf", "off",
+                       "--output", inputs.folder / "third", "--reference", published + "/latest"});
+  };
+  BOOST_CHECK_EQUAL(branch("1").exit_code, 0);
+  fs::remove(published + "/latest");
+  fs::create_symlink("version-00000002", published + "/latest");
+  CHECK_CONTAINS(branch("2").err,
+                 "--reference was " + version_folder(published, 1) +
+                     " when the checkpoint was saved and is " + version_folder(published, 2));
 }

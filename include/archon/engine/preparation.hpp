@@ -19,8 +19,7 @@ namespace archon {
 /// in the order of the file, so they are the same on any mesh.
 class Preparation {
  public:
-  /// All arguments must outlive it. What --reference and --critic name is settled now: they may
-  /// name the newest of what this run is about to make. Collective over the mesh.
+  /// All arguments must outlive it.
   Preparation(const TrainOptions& options, const LoadedModel& trained, const Objective& objective,
               const Mesh& mesh);
 
@@ -44,7 +43,6 @@ class Preparation {
   const LoadedModel& trained_;
   const Objective& objective_;
   const Mesh& mesh_;
-  const std::string reference_folder_, critic_folder_;
   std::optional<LoadedModel> reference_, critic_;  // loaded when first needed, and kept
 };
 
