@@ -1,3 +1,9 @@
+# Sources whose RecordFunction must be LibTorch's own: without NDEBUG, with which LibTorch is built, the
+# header gives it one member more.
+function(archon_record_as_libtorch)
+  set_source_files_properties(${ARGN} PROPERTIES COMPILE_DEFINITIONS $<$<CONFIG:Debug>:NDEBUG>)
+endfunction()
+
 # archon_add_layer(NAME USES layer... LINKS library... SOURCES file...)
 #
 # One object library per layer. A layer sees its own public headers and those of the layers it
