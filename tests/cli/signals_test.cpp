@@ -156,6 +156,8 @@ BOOST_AUTO_TEST_CASE(saving_leaves_nothing_in_the_process) {
     BOOST_TEST_MESSAGE("async " << async << ": " << threads[true] << " threads, "
                                 << descriptors[true] << " descriptors, usually " << grown
                                 << " bytes more in a tenth of the run");
+#ifndef ARCHON_SANITIZE  // whose quarantine keeps what was freed
     BOOST_CHECK_LT(grown, kSteps / 10 * 1024);
+#endif
   }
 }
