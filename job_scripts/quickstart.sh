@@ -108,7 +108,7 @@ make_dataset() {
 
 # A Qwen3 of 6.8 million parameters, with a key/value head for each of cp x tp ranks.
 make_model() {
-  cat >"$output/config.json" <<JSON
+  cat >"$output/init.json" <<JSON
 {
   "architectures": ["Qwen3ForCausalLM"],
   "model_type": "qwen3",
@@ -134,7 +134,7 @@ make_model() {
 }
 JSON
   rm -rf -- "$output/init"
-  "$archon" init --config "$output/config.json" --seed $seed --output "$output/init"
+  "$archon" init --config "$output/init.json" --seed $seed --output "$output/init"
   cp -- "$output/tokenizer/"* "$output/init/"
 }
 
