@@ -7,20 +7,20 @@ import sys
 from pathlib import Path
 
 
-def positive(text):
-    """A whole number of at least 1, for argparse."""
+def at_least(least, text, complaint):
+    """A whole number, for the types of argparse; `complaint` goes on after one below `least`."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} {complaint}")
     return value
+
+
+def positive(text):
+    return at_least(1, text, "must be at least 1")
 
 
 def not_negative(text):
-    """A whole number of at least 0, for argparse."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} must not be negative")
-    return value
+    return at_least(0, text, "must not be negative")
 
 
 def exit_without_package(missing):

@@ -69,10 +69,7 @@ def fraction(text):
 
 
 def sequence_length(text):
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"{text} leaves no target: must be at least 2")
-    return value
+    return command_line.at_least(2, text, "leaves no target: must be at least 2")
 
 
 def parse_arguments(arguments):
