@@ -139,7 +139,7 @@ StepPlan plan_gpu_step(const ModelSpec& spec, const DecoderConfig& config,
   const MeshShape& mesh = options.run.mesh;
   const int dp_rank = most_flop(ShapeModel(spec, config, options.run, 0), batch).first;
   StepPlan plan = plan_step(spec, config, options, batch, dp_rank * mesh.cp * mesh.tp);
-  for (MemoryPhase& phase : plan.memory.phases) phase[MemoryUse::fixed] = 0;
+  plan.memory.leave_out_fixed();
   plan.bound = bound_step(plan, batch, config, cluster, options.run.dtype);
   return plan;
 }

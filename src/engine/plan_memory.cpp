@@ -323,6 +323,10 @@ int64_t MemoryPhase::total() const {
   return sum;
 }
 
+void MemoryPlan::leave_out_fixed() {
+  for (MemoryPhase& phase : phases) phase[MemoryUse::fixed] = 0;
+}
+
 const MemoryPhase& MemoryPlan::peak() const {
   return *std::max_element(
       phases.begin(), phases.end(),

@@ -41,6 +41,15 @@ void leave_out(const char* option, int64_t done, std::string& file, int64_t& fir
   if (first > last) file.clear();
 }
 
+/// `steps`: options of --record or --profile.
+template <class Options>
+void validate_steps(const char* option, const Options& steps, int64_t last_step) {
+  ARCHON_VALIDATE(steps.file.empty() || last_step == 0 || steps.first_step <= last_step,
+                  "--{}-steps {}-{} begin after the last step, {}; name steps that are run, or "
+                  "leave --{} out",
+                  option, steps.first_step, steps.last_step, last_step, option);
+}
+
 /// The output folder of the run that a checkpoint is of.
 std::string run_of(const std::string& checkpoint) {
   return std::filesystem::weakly_canonical(checkpoint).parent_path().parent_path().string();
@@ -77,7 +86,10 @@ class Trainer {
       begin();
     else
       resume(checkpoints);
-    start_record();
+    validate_steps("record", options_.record, options_.steps);
+    validate_steps("profile", options_.profile, options_.steps);
+    if (!options_.record.file.empty())
+      recorder_.emplace(options_.record.file, *loaded_.model, loaded_.spec->adapter, mesh_);
     if (mesh_.world().rank() == 0) open_metrics();
   }
 
@@ -135,7 +147,7 @@ class Trainer {
   /// would destroy one that is.
   void check_files() {
     if (!options_.eval_data.empty()) {
-      check_held_out_fields();
+      check_on_rank_zero(mesh_.world(), [&] { check_held_out_fields(); });
       eval_batcher_.emplace(options_.run, options_.eval_data, loaded_.model->config(), mesh_,
                             DataNeeds{.fields = objective_.fields(), .unit = objective_.unit()});
     }
@@ -283,16 +295,6 @@ class Trainer {
     return result;
   }
 
-  void start_record() {
-    const RecordOptions& record = options_.record;
-    if (record.file.empty()) return;
-    ARCHON_VALIDATE(options_.steps == 0 || record.first_step <= options_.steps,
-                    "--record-steps {}-{} begin after the last step, {}; name steps that are run, or "
-                    "leave --record out",
-                    record.first_step, record.last_step, options_.steps);
-    recorder_.emplace(record.file, *loaded_.model, loaded_.spec->adapter, mesh_);
-  }
-
   /// As soon as it is whole: whatever ends the run later leaves it.
   void finish_record() {
     if (recorder_) recorder_->finish();
@@ -360,8 +362,7 @@ class Trainer {
     const DecoderConfig& config = loaded_.model->config();
     StepPlan plan = plan_step(*loaded_.spec, config, planned,
                               shape_of_batch(lengths, planned.run, config, mesh_.shape()));
-    if (!mesh_.device().is_cpu())  // what is fixed is the process's, not the GPU's
-      for (MemoryPhase& phase : plan.memory.phases) phase[MemoryUse::fixed] = 0;
+    if (!mesh_.device().is_cpu()) plan.memory.leave_out_fixed();
     log::info(
         "peak memory per rank: {} MiB above what the process held before the model, {} MiB "
         "planned",
@@ -399,7 +400,7 @@ bool run_train(const TrainOptions& given, MpiEnvironment& mpi) {
   TrainOptions options = given;
   // They may name the newest of what this run is about to make.
   for (std::string* const model : {&options.loss.reference, &options.loss.critic_model})
-    *model = model_folder(*model, mesh.world());
+    if (!model->empty()) *model = model_folder(*model, mesh.world());
   ARCHON_VALIDATE(!options.run.memory.activations.offload || !mesh.device().is_cpu(),
                   "--activation-offload on has no GPU to take activations off: the run computes on "
                   "the CPU; leave it out");

@@ -42,9 +42,17 @@ void TrainingData::check_temperature() const {
         dataset.path(), sampled, loss.temperature, sampled);
 }
 
+std::vector<std::string> TrainingData::lacking(const std::string& data) const {
+  std::vector<std::string> fields;
+  check_on_every_rank(mesh_.world(), [&] { fields = preparation_.lacking(data); });
+  return fields;
+}
+
 void TrainingData::use(const std::string& name, const std::string& beside) {
-  batcher_.emplace(options_.run, feed_.path(name), loaded_.model->config(), mesh_,
-                   DataNeeds{objective_.fields(), beside, objective_.unit()});
+  check_on_every_rank(mesh_.world(), [&] {
+    batcher_.emplace(options_.run, feed_.path(name), loaded_.model->config(), mesh_,
+                     DataNeeds{objective_.fields(), beside, objective_.unit()});
+  });
   sampler_.emplace(batcher_->dataset().size(), options_.batch_sequences, options_.shuffle,
                    options_.run.seed + position_.consumed.size(), objective_.unit());
   position_.file = name;
@@ -56,7 +64,7 @@ void TrainingData::resume(const DataPosition& position, const std::string& run) 
   if (!is_folder()) position_.file = *feed_.next({});
   if (position_.file.empty()) return;
   std::string beside;
-  if (!preparation_.lacking(feed_.path(position_.file)).empty()) {
+  if (!lacking(feed_.path(position_.file)).empty()) {
     beside = prepared(options_.output, position_.file);
     const std::string there = prepared(run, position.file);
     check_on_rank_zero(mesh_.world(), [&] {
@@ -81,12 +89,10 @@ bool TrainingData::ready_after(int64_t step) {
   if (!name) return false;
   const std::string data = feed_.path(*name);
   std::string beside;
-  std::vector<std::string> lacking;
-  check_on_every_rank(mesh_.world(), [&] { lacking = preparation_.lacking(data); });
-  if (!lacking.empty()) {
+  if (const auto absent = lacking(data); !absent.empty()) {
     beside = prepared(options_.output, *name);
     check_on_rank_zero(mesh_.world(), [&] { ensure_writable_folder(parent_folder(beside)); });
-    preparation_.run(data, lacking, beside, step);
+    preparation_.run(data, absent, beside, step);
   }
   // What is wrong in a file of rollouts is said before its first step.
   const std::vector<std::string> fields = objective_.fields();
@@ -96,7 +102,7 @@ bool TrainingData::ready_after(int64_t step) {
     dataset.rewards();
     dataset.check_all();
   });
-  check_on_every_rank(mesh_.world(), [&] { use(*name, beside); });
+  use(*name, beside);
   position_.began = step;
   check_temperature();
   return true;

@@ -22,10 +22,12 @@ int main(int argc, char** argv) {
     std::this_thread::sleep_for(1min);
   }
   if (part == "orderly") {
-    archon::OrderlyEnd end;
-    end.begin();  // another rank was asked
-    ::kill(::getpid(), SIGTERM);
+    {
+      archon::OrderlyEnd end;
+      end.begin();  // another rank was asked
+      ::kill(::getpid(), SIGTERM);
+    }
+    std::this_thread::sleep_for(500ms);
   }
-  if (part == "orderly") std::this_thread::sleep_for(500ms);
   return 0;
 }

@@ -79,6 +79,8 @@ struct MemoryPlan {
   std::string largest_name;         ///< the largest single buffer
   int64_t largest_bytes = 0;
   const MemoryPhase& peak() const;
+  /// What is fixed is the process's: a GPU's own memory has nothing of it.
+  void leave_out_fixed();
 };
 
 struct StepPlan {

@@ -50,6 +50,8 @@ class TrainingData {
   const DataPosition& position() const { return position_; }
 
  private:
+  // These two open the file on every rank, where some may not see it: errors are those of all.
+  std::vector<std::string> lacking(const std::string& data) const;
   void use(const std::string& name, const std::string& beside);
   void check_temperature() const;
   std::string prepared(const std::string& output, const std::string& name) const;
