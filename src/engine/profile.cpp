@@ -78,6 +78,11 @@ class RankTrace {
 Profile::Profile(const ProfileOptions& options, int64_t last_step, const Mesh& mesh)
     : options_(options), last_step_(std::min(options.last_step, last_step)), mesh_(mesh) {
   if (options_.file.empty()) return;
+  ARCHON_VALIDATE(
+      options_.first_step <= last_step,
+      "--profile-steps {}-{} begin after the last step, {}; name steps that are run, or "
+      "leave --profile out",
+      options_.first_step, options_.last_step, last_step);
   check_on_rank_zero(mesh.world(), [&] { validate_new_file(options_.file); });
 }
 

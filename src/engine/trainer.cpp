@@ -41,15 +41,6 @@ void leave_out(const char* option, int64_t done, std::string& file, int64_t& fir
   if (first > last) file.clear();
 }
 
-/// `steps`: options of --record or --profile.
-template <class Options>
-void validate_steps(const char* option, const Options& steps, int64_t last_step) {
-  ARCHON_VALIDATE(steps.file.empty() || last_step == 0 || steps.first_step <= last_step,
-                  "--{}-steps {}-{} begin after the last step, {}; name steps that are run, or "
-                  "leave --{} out",
-                  option, steps.first_step, steps.last_step, last_step, option);
-}
-
 /// The output folder of the run that a checkpoint is of.
 std::string run_of(const std::string& checkpoint) {
   return std::filesystem::weakly_canonical(checkpoint).parent_path().parent_path().string();
@@ -86,10 +77,7 @@ class Trainer {
       begin();
     else
       resume(checkpoints);
-    validate_steps("record", options_.record, options_.steps);
-    validate_steps("profile", options_.profile, options_.steps);
-    if (!options_.record.file.empty())
-      recorder_.emplace(options_.record.file, *loaded_.model, loaded_.spec->adapter, mesh_);
+    start_record();
     if (mesh_.world().rank() == 0) open_metrics();
   }
 
@@ -293,6 +281,16 @@ class Trainer {
     meter_.end();
     if (record && step == options_.record.last_step) finish_record();
     return result;
+  }
+
+  void start_record() {
+    const RecordOptions& record = options_.record;
+    if (record.file.empty()) return;
+    ARCHON_VALIDATE(options_.steps == 0 || record.first_step <= options_.steps,
+                    "--record-steps {}-{} begin after the last step, {}; name steps that are run, or "
+                    "leave --record out",
+                    record.first_step, record.last_step, options_.steps);
+    recorder_.emplace(record.file, *loaded_.model, loaded_.spec->adapter, mesh_);
   }
 
   /// As soon as it is whole: whatever ends the run later leaves it.
