@@ -66,6 +66,44 @@ class Start(Examples):
         self.run_document("docs/start.md")
 
 
+class Demos(Examples):
+    """The scripts that README begins with, in few steps, on the build that is tested."""
+
+    def setUp(self):
+        super().setUp()
+        shutil.copytree(SOURCE / "job_scripts", self.folder / "job_scripts")
+        (self.folder / "job_scripts" / "setup.sh").write_text("#!/bin/sh\n")  # there is a build
+
+    def run_demo(self, *command):
+        done = subprocess.run([f"job_scripts/{command[0]}", *command[1:]], cwd=self.folder, text=True,
+                              env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return done.returncode, done.stdout
+
+    def test_the_quickstart_goes_its_whole_way_once(self):
+        prose = "".join(page.read_text(encoding="utf-8") for page in sorted(SOURCE.glob("docs/*.md")))
+        (self.folder / "prose.txt").write_text(prose, encoding="utf-8")
+        command = ("quickstart.sh", "--smoke", "--steps", "4", "--text", "prose.txt")
+        code, said = self.run_demo(*command)
+        self.assertEqual(code, 0, said)
+        self.assertNotIn("done before", said)
+        before, after = map(float, re.findall(r"held-out loss \w+ training +([\d.]+)", said))
+        self.assertLess(after, before)
+        made = self.folder / "out" / "quickstart"
+        for file in ("hf/model.safetensors", "hf/tokenizer.json", "metrics.h5", "loss.png"):
+            self.assertTrue((made / file).is_file(), file)
+        code, said = self.run_demo(*command)
+        self.assertEqual((code, said.count("done before")), (0, 9), said)
+        code, said = self.run_demo(*command, "--clean", "--output", "examples")
+        self.assertEqual(code, 2, said)
+        self.assertIn("which this script did not make", said)
+
+    def test_the_demo_of_grpo_goes_its_whole_way(self):
+        code, said = self.run_demo("grpo_demo.sh", "--rounds", "1")
+        self.assertRegex(said, r"(?m)^ +1 +[\d.]+% +[\d.]+% +[+-][\d.]+ points$")
+        self.assertEqual(code, int("a model gained less than 20 points" in said), said)
+        self.assertTrue((self.folder / "out" / "grpo" / "accuracy.png").is_file())
+
+
 class FileFormats(Examples):
     def test_its_example_runs(self):
         self.run_document("docs/file-formats.md")
