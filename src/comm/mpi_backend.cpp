@@ -36,6 +36,20 @@ Work launch(const Operation& operation, Transfer& transfer, Start start, Finish 
   });
 }
 
+/// Where the others' blocks of `count` elements arrive, with no place for the rank's own.
+Blocks arrivals(int size, int rank, int64_t count) {
+  std::vector<int64_t> counts(size, count);
+  counts[rank] = 0;
+  return Blocks(std::move(counts));
+}
+
+/// The blocks that are reduced, in the order of ranks; `others`: [ranks - 1, elements].
+std::vector<at::Tensor> in_order(const at::Tensor& own, const at::Tensor& others, int rank) {
+  std::vector<at::Tensor> blocks = others.unbind();
+  blocks.insert(blocks.begin() + rank, own);
+  return blocks;
+}
+
 }  // namespace
 
 // Everyone gathers everything and reduces it.
@@ -50,7 +64,7 @@ Work MpiBackend::all_reduce_small(const Operation& operation, at::Tensor flat, R
       },
       [=] {
         transfer->wait();
-        reduce_blocks(flat, all, op);
+        reduce_blocks(flat, all.unbind(), op);
       });
 }
 
@@ -60,23 +74,19 @@ Work MpiBackend::all_reduce(const Operation& operation, at::Tensor flat, ReduceO
   auto transfer = std::make_shared<Transfer>(comm_, operation.async, max_count_);
   const Blocks blocks = Blocks::balanced(size_, flat.numel());
   const int64_t mine = blocks.counts[rank_];
-  const at::Tensor parts = at::empty({size_, mine}, flat.options());
+  const at::Tensor own = flat.narrow(0, blocks.offsets[rank_], mine);
+  const at::Tensor others = at::empty({size_ - 1, mine}, flat.options());
   return launch(
       operation, *transfer,
       [=, this] {
-        if (blocks.equal())
-          transfer->all_to_all_even(flat.const_data_ptr(), parts.data_ptr(), mine,
-                                    flat.element_size());
-        else
-          transfer->all_to_all_uneven(flat.const_data_ptr(), blocks, parts.data_ptr(),
-                                      Blocks::even(size_, mine), flat.element_size());
+        transfer->exchange_others(flat.const_data_ptr(), blocks, others.data_ptr(),
+                                  arrivals(size_, rank_, mine), flat.element_size());
       },
-      [=, comm = comm_, max_count = max_count_] {
+      [=, comm = comm_, max_count = max_count_, rank = rank_] {
         transfer->wait();
-        at::Tensor sum = at::empty({mine}, flat.options());
-        reduce_blocks(sum, parts, op);
+        reduce_blocks(own, in_order(own, others, rank), op);
         Transfer(comm, /*async=*/false, max_count)
-            .all_gather(sum.const_data_ptr(), flat.data_ptr(), blocks, flat.element_size());
+            .all_gather(own.const_data_ptr(), flat.data_ptr(), blocks, flat.element_size());
       });
 }
 
@@ -94,23 +104,20 @@ Work MpiBackend::all_gather(const Operation& operation, at::Tensor output, at::T
 }
 
 Work MpiBackend::reduce_scatter(const Operation& operation, at::Tensor output, at::Tensor input,
-                                Blocks blocks, bool even) {
+                                Blocks blocks, bool /*even*/) {
   auto transfer = std::make_shared<Transfer>(comm_, operation.async, max_count_);
   const int64_t mine = blocks.counts[rank_];
-  const at::Tensor parts = at::empty({size_, mine}, input.options());
+  const at::Tensor own = input.view({-1}).narrow(0, blocks.offsets[rank_], mine);
+  const at::Tensor others = at::empty({size_ - 1, mine}, input.options());
   return launch(
       operation, *transfer,
       [=, this] {
-        if (even)
-          transfer->all_to_all_even(input.const_data_ptr(), parts.data_ptr(), mine,
-                                    input.element_size());
-        else
-          transfer->all_to_all_uneven(input.const_data_ptr(), blocks, parts.data_ptr(),
-                                      Blocks::even(size_, mine), input.element_size());
+        transfer->exchange_others(input.const_data_ptr(), blocks, others.data_ptr(),
+                                  arrivals(size_, rank_, mine), input.element_size());
       },
-      [transfer, input, output, parts] {
+      [transfer, input, output, own, others, rank = rank_] {
         transfer->wait();
-        reduce_blocks(output.view({-1}), parts, ReduceOp::sum);
+        reduce_blocks(output.view({-1}), in_order(own, others, rank), ReduceOp::sum);
       });
 }
 
@@ -135,7 +142,8 @@ void MpiBackend::exchange_others(const Operation& operation, at::Tensor output, 
   launch(
       operation, transfer,
       [&] {
-        transfer.exchange_others(input.const_data_ptr(), output.data_ptr(), input.numel() / size_,
+        const Blocks blocks = Blocks::even(size_, input.numel() / size_);
+        transfer.exchange_others(input.const_data_ptr(), blocks, output.data_ptr(), blocks,
                                  input.element_size());
       },
       [] {});

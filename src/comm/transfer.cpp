@@ -111,11 +111,10 @@ void Transfer::exchange_pairwise(const char* send, const Blocks& send_blocks, ch
   settle();
 }
 
-void Transfer::exchange_others(const void* send, void* receive, int64_t block,
-                               std::size_t element_size) {
-  const Blocks blocks = Blocks::even(size_, block);
-  exchange_pairwise(static_cast<const char*>(send), blocks, static_cast<char*>(receive), blocks,
-                    element_size, /*copy_own=*/false);
+void Transfer::exchange_others(const void* send, const Blocks& send_blocks, void* receive,
+                               const Blocks& receive_blocks, std::size_t element_size) {
+  exchange_pairwise(static_cast<const char*>(send), send_blocks, static_cast<char*>(receive),
+                    receive_blocks, element_size, /*copy_own=*/false);
 }
 
 void Transfer::all_to_all_even(const void* send, void* receive, int64_t block,
@@ -149,6 +148,8 @@ void Transfer::all_gather(const void* send, void* receive, const Blocks& blocks,
                     element_size);
     return;
   }
+  if (send == static_cast<char*>(receive) + blocks.offsets[rank_] * element_size)
+    send = MPI_IN_PLACE;
   const MPI_Datatype type = datatype_of_size(element_size);
   const int count = static_cast<int>(blocks.counts[rank_]);
   if (blocks.equal()) {
@@ -176,8 +177,8 @@ void Transfer::gather_pairwise(const char* send, char* receive, const Blocks& bl
   }
   for (int step = 1; step < size_; ++step)
     send_pieces(send, blocks.counts[rank_], (rank_ + step) % size_, element_size);
-  std::copy_n(send, blocks.counts[rank_] * element_size,
-              receive + blocks.offsets[rank_] * element_size);
+  char* const own = receive + blocks.offsets[rank_] * element_size;
+  if (own != send) std::copy_n(send, blocks.counts[rank_] * element_size, own);
   settle();
 }
 

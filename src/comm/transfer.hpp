@@ -26,8 +26,10 @@ class Transfer {
   void all_to_all_even(const void* send, void* receive, int64_t block, std::size_t element_size);
   void all_to_all_uneven(const void* send, const Blocks& send_blocks, void* receive,
                          const Blocks& receive_blocks, std::size_t element_size);
-  /// As all_to_all_even, but this rank's own block stays where it is.
-  void exchange_others(const void* send, void* receive, int64_t block, std::size_t element_size);
+  /// As all_to_all_uneven, but this rank's own block stays where it is.
+  void exchange_others(const void* send, const Blocks& send_blocks, void* receive,
+                       const Blocks& receive_blocks, std::size_t element_size);
+  /// `send` may be this rank's block of `receive`, then on every rank.
   void all_gather(const void* send, void* receive, const Blocks& blocks, std::size_t element_size);
   void broadcast(void* data, int64_t count, std::size_t element_size, int root);
   void barrier();

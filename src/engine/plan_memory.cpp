@@ -141,10 +141,6 @@ class MemoryWalk {
   int64_t values(const ParameterUnit& unit) const {
     return shapes_.full() ? unit.elements() * shapes_.element() : 0;
   }
-  /// A block in the compute type, as long as it is sent.
-  int64_t sent_block(const ParameterUnit& unit) const {
-    return shapes_.full() && shapes_.element() < kFloat ? unit.block() * shapes_.element() : 0;
-  }
   /// Gradients of a backward before they are summed.
   int64_t outgoing(const ParameterUnit& unit) const {
     return shapes_.sharding.sharded() ? unit.elements() * shapes_.gradient_element() : 0;
@@ -180,8 +176,7 @@ class MemoryWalk {
   }
   void add_gathered(MemoryPhase& phase, const ParameterUnit& current,
                     const ParameterUnit* coming) const {
-    phase[MemoryUse::gathered] +=
-        values(current) + (coming == nullptr ? 0 : values(*coming) + sent_block(*coming));
+    phase[MemoryUse::gathered] += values(current) + (coming == nullptr ? 0 : values(*coming));
   }
 
   MemoryPhase forward() const {

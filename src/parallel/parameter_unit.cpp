@@ -105,9 +105,10 @@ void ParameterUnit::allocate_values() {
   values_ = shares_master ? master_ : at::empty({elements_}, master_.options().dtype(type));
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& parameter = *parameters_[i];
+    // With a version of its own: what a graph keeps of it is gathered anew before backward.
     parameter.value_ = values_.narrow(0, parameter.place_.offset, parameter.local_numel())
                            .view(parameter.local_shape())
-                           .detach();
+                           .variable_data();
     parameter.value_.set_requires_grad(true);
     torch::autograd::impl::set_post_acc_grad_hooks(parameter.value_,
                                                    std::make_unique<GradientSink>(*this, i));
@@ -120,8 +121,10 @@ bool ParameterUnit::releases() const { return sharding_->policy().mode == ShardM
 
 void ParameterUnit::start_gather() {
   if (releases()) provide_memory(values_);
-  const at::Tensor block = master_.to(values_.scalar_type());
-  gathering_ = sharding_->group().all_gather_async(values_, block);
+  const Communicator& group = sharding_->group();
+  const at::Tensor own = values_.narrow(0, group.rank() * block_, block_);
+  own.copy_(master_);
+  gathering_ = group.all_gather_async(values_, own);
   present_ = true;
 }
 

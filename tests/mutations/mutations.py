@@ -130,10 +130,10 @@ MUTATIONS = [
         ("golden.2",),
     ),
     Mutation(
-        "reduce-scatter forgets the last rank",
+        "reduce-scatter forgets the other ranks",
         "src/comm/mpi_backend.cpp",
-        "reduce_blocks(output.view({-1}), parts, ReduceOp::sum);",
-        "reduce_blocks(output.view({-1}), parts.narrow(0, 0, parts.size(0) - 1), ReduceOp::sum);",
+        "in_order(own, others, rank), ReduceOp::sum);",
+        "{own}, ReduceOp::sum);",
         ("sharding.2", "golden.2"),
     ),
     Mutation(
@@ -637,8 +637,8 @@ MUTATIONS = [
     Mutation(
         "reductions leave the last rank out",
         "src/comm/reduce.cpp",
-        "  const int64_t n = blocks.size(0);\n",
-        "  const int64_t n = blocks.size(0) - (blocks.size(0) > 2 ? 1 : 0);\n",
+        "in.push_back(block.const_data_ptr<scalar_t>());\n",
+        "in.push_back(block.const_data_ptr<scalar_t>());\n        if (in.size() > 2) in.pop_back();\n",
         ("communicator.3", "gradients.4"),
     ),
     Mutation(

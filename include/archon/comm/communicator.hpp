@@ -93,7 +93,8 @@ class Communicator {
   [[nodiscard]] Work all_reduce_async(at::Tensor tensor, ReduceOp op = ReduceOp::sum) const;
 
   /// output = inputs of all ranks, concatenated along dim 0. `rows` gives each rank's number of
-  /// rows; empty means that all are equal.
+  /// rows; empty means that all are equal. Inputs may lie in their places of the outputs, then on
+  /// all ranks.
   void all_gather(at::Tensor output, const at::Tensor& input,
                   const std::vector<int64_t>& rows = {}) const;
   [[nodiscard]] Work all_gather_async(at::Tensor output, const at::Tensor& input,
