@@ -86,7 +86,8 @@ Work MpiBackend::all_reduce(const Operation& operation, at::Tensor flat, ReduceO
         transfer->wait();
         reduce_blocks(own, in_order(own, others, rank), op);
         Transfer(comm, /*async=*/false, max_count)
-            .all_gather(own.const_data_ptr(), flat.data_ptr(), blocks, flat.element_size());
+            .all_gather(own.const_data_ptr(), flat.data_ptr(), blocks, flat.element_size(),
+                        /*in_place=*/true);
       });
 }
 
@@ -96,8 +97,9 @@ Work MpiBackend::all_gather(const Operation& operation, at::Tensor output, at::T
   return launch(
       operation, *transfer,
       [=] {
+        // Known by the memory: an empty block has no address.
         transfer->all_gather(input.const_data_ptr(), output.data_ptr(), blocks,
-                             input.element_size());
+                             input.element_size(), /*in_place=*/input.is_alias_of(output));
       },
       // The capture keeps the tensors alive until the transfer is done.
       [transfer, output, input] { transfer->wait(); });

@@ -142,14 +142,13 @@ void Transfer::all_to_all_uneven(const void* send, const Blocks& send_blocks, vo
 }
 
 void Transfer::all_gather(const void* send, void* receive, const Blocks& blocks,
-                          std::size_t element_size) {
+                          std::size_t element_size, bool in_place) {
   if (blocks.total() > max_count_) {
     gather_pairwise(static_cast<const char*>(send), static_cast<char*>(receive), blocks,
-                    element_size);
+                    element_size, in_place);
     return;
   }
-  if (send == static_cast<char*>(receive) + blocks.offsets[rank_] * element_size)
-    send = MPI_IN_PLACE;
+  if (in_place) send = MPI_IN_PLACE;
   const MPI_Datatype type = datatype_of_size(element_size);
   const int count = static_cast<int>(blocks.counts[rank_]);
   if (blocks.equal()) {
@@ -169,7 +168,7 @@ void Transfer::all_gather(const void* send, void* receive, const Blocks& blocks,
 }
 
 void Transfer::gather_pairwise(const char* send, char* receive, const Blocks& blocks,
-                               std::size_t element_size) {
+                               std::size_t element_size, bool in_place) {
   for (int step = 1; step < size_; ++step) {
     const int peer = (rank_ + size_ - step) % size_;
     receive_pieces(receive + blocks.offsets[peer] * element_size, blocks.counts[peer], peer,
@@ -177,8 +176,9 @@ void Transfer::gather_pairwise(const char* send, char* receive, const Blocks& bl
   }
   for (int step = 1; step < size_; ++step)
     send_pieces(send, blocks.counts[rank_], (rank_ + step) % size_, element_size);
-  char* const own = receive + blocks.offsets[rank_] * element_size;
-  if (own != send) std::copy_n(send, blocks.counts[rank_] * element_size, own);
+  if (!in_place)
+    std::copy_n(send, blocks.counts[rank_] * element_size,
+                receive + blocks.offsets[rank_] * element_size);
   settle();
 }
 

@@ -29,8 +29,9 @@ class Transfer {
   /// As all_to_all_uneven, but this rank's own block stays where it is.
   void exchange_others(const void* send, const Blocks& send_blocks, void* receive,
                        const Blocks& receive_blocks, std::size_t element_size);
-  /// `send` may be this rank's block of `receive`, then on every rank.
-  void all_gather(const void* send, void* receive, const Blocks& blocks, std::size_t element_size);
+  /// In place, `send` is this rank's block of `receive`; on every rank or on none.
+  void all_gather(const void* send, void* receive, const Blocks& blocks, std::size_t element_size,
+                  bool in_place = false);
   void broadcast(void* data, int64_t count, std::size_t element_size, int root);
   void barrier();
 
@@ -47,7 +48,7 @@ class Transfer {
                          const Blocks& receive_blocks, std::size_t element_size,
                          bool copy_own = true);
   void gather_pairwise(const char* send, char* receive, const Blocks& blocks,
-                       std::size_t element_size);
+                       std::size_t element_size, bool in_place);
   void send_pieces(const char* data, int64_t count, int peer, std::size_t element_size);
   void receive_pieces(char* data, int64_t count, int peer, std::size_t element_size);
   void complete();
