@@ -28,8 +28,8 @@ void provide_memory(const at::Tensor& tensor) {
   set_memory(tensor, tensor.numel() * tensor.element_size());
 }
 
-/// Replicated parameters first: the cut between them and the others is then the same on every
-/// tp rank, even where tp ranks hold different numbers of rows.
+/// Replicated parameters first: they then begin at the same place on every tp rank, even where tp
+/// ranks hold different numbers of rows. (Blocks may still be cut elsewhere.)
 std::vector<Parameter*> replicated_first(std::vector<Parameter*> parameters) {
   std::stable_partition(parameters.begin(), parameters.end(), [](const Parameter* parameter) {
     return parameter->placement() == TpPlacement::replicated;

@@ -86,14 +86,13 @@ void reshard(const std::string& model) {
   }
 }
 
-/// A model of sizes that divide by nothing.
-std::string make_odd_model(const std::string& folder, const Communicator& world) {
+std::string make_model(const std::string& folder, const Communicator& world, int vocab, int hidden) {
   const std::string config = folder + "/config.json", model = folder + "/model";
   check_on_rank_zero(world, [&] {
     Json json = read_json_file(golden_folder("q3_kv2_h8") + "/model/config.json");
-    json["vocab_size"] = 211;
+    json["vocab_size"] = vocab;
     json["intermediate_size"] = 101;
-    json["hidden_size"] = 37;
+    json["hidden_size"] = hidden;
     write_text_file(config, json.dump());
     run_init(config, 1, model, at::kFloat, int64_t{1} << 30);
   });
@@ -118,7 +117,24 @@ BOOST_AUTO_TEST_CASE(few_key_heads_come_back_on_every_mesh) { reshard("q3_kv2_h8
 BOOST_AUTO_TEST_CASE(sizes_that_divide_by_nothing_come_back_on_every_mesh) {
   const Mesh mesh({ranks(), 1, 1}, MPI_COMM_WORLD);
   const SharedFolder folder(mesh.world());
-  reshard(make_odd_model(folder.path(), mesh.world()));
+  reshard(make_model(folder.path(), mesh.world(), 211, 37));
+}
+
+// Three rows and two of the head: with four blocks the norm before it is cut elsewhere on either tp
+// rank.
+BOOST_AUTO_TEST_CASE(replicated_tensors_come_back_where_tp_ranks_cut_them_elsewhere) {
+  if (ranks() < 2) return;
+  const MeshShape shape{ranks() / 2, 1, 2};
+  const Mesh mesh(shape, MPI_COMM_WORLD);
+  const SharedFolder folder(mesh.world());
+  const std::string model = make_model(folder.path(), mesh.world(), 5, 64);
+  for (const ShardMode mode : kModes)
+    for (const auto layout : {CheckpointLayout::shards, CheckpointLayout::single}) {
+      SavedRun run(model, shape, mode);
+      const std::string saved = save(run, folder.path() + "/run", {.layout = layout}).folder;
+      load_case(model, {1, 1, 1}, ShardMode::none, saved, run.tensors());
+      run.mesh.world().barrier();
+    }
 }
 
 BOOST_AUTO_TEST_CASE(a_checkpoint_is_a_model) {
