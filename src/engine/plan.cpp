@@ -5,6 +5,7 @@
 #include "archon/base/error.hpp"
 #include "archon/data/packing.hpp"
 #include "archon/engine/flop.hpp"
+#include "archon/model/ops.hpp"
 #include "plan_shapes.hpp"
 
 namespace archon {
@@ -19,14 +20,15 @@ int64_t targets_in(const std::vector<int64_t>& cu_seqlens, int64_t begin, int64_
 }
 
 MicroBatchShape shape_of_micro_batch(const std::vector<int64_t>& members,
-                                     const std::vector<int64_t>& lengths, int64_t multiple,
-                                     int cp) {
+                                     const std::vector<int64_t>& lengths, int64_t multiple, int cp,
+                                     int64_t head_dim) {
   MicroBatchShape shape;
   std::vector<int64_t> cu_seqlens = {0};
   for (const int64_t member : members) {
     const auto length = static_cast<double>(lengths[member]);
     cu_seqlens.push_back(cu_seqlens.back() + lengths[member]);
     shape.squared_lengths += length * length;
+    shape.attention_bytes += attention_backward_bytes(lengths[member], head_dim);
   }
   shape.filled = cu_seqlens.back();
   shape.tokens = padded_tokens(shape.filled, multiple);
@@ -118,7 +120,8 @@ BatchShape shape_of_batch(const std::vector<int64_t>& lengths, const RunOptions&
        plan_micro_batches(lengths, costs, options.micro_batch_tokens, mesh.dp)) {
     batch.emplace_back();
     for (const std::vector<int64_t>& members : rank)
-      batch.back().push_back(shape_of_micro_batch(members, lengths, multiple, mesh.cp));
+      batch.back().push_back(
+          shape_of_micro_batch(members, lengths, multiple, mesh.cp, config.head_dim));
   }
   return batch;
 }

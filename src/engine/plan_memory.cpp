@@ -16,8 +16,9 @@ constexpr int64_t kFixedBytes = int64_t{48} << 20;
 
 /// Sizes, in bytes, of what one block computes from one micro-batch on this rank.
 struct BlockSizes {
-  BlockSizes(const ShapeModel& shapes, int64_t tokens) {
+  BlockSizes(const ShapeModel& shapes, const MicroBatchShape& batch) {
     const DecoderConfig& c = shapes.config;
+    const int64_t tokens = batch.tokens;
     const int tp = shapes.mesh.tp().size(), cp = shapes.mesh.cp().size();
     const int64_t e = shapes.element(), slice = tokens / cp, share = slice / tp;
     const UlyssesHeads heads = shapes.heads();
@@ -33,6 +34,8 @@ struct BlockSizes {
     head_norms = slice * (heads.heads + heads.kv_heads) * kFloat;
     log_sums = tokens * heads.heads_per_rank() * kFloat;
     down = width * c.hidden_size * e;
+    if (shapes.policy.device.is_cpu())
+      key_value_gradients = batch.attention_bytes * heads.heads_per_rank();
     exchanges = cp > 1;
     keeps_qkv = c.qk_norm;
     tiles = shapes.mlp_tiles(tokens);
@@ -42,9 +45,9 @@ struct BlockSizes {
   int64_t saved() const {
     const int64_t attention = (keeps_qkv ? qkv : 0) + attention_in +
                               (exchanges ? 2 : 1) * attention_out + head_norms + log_sums;
-    const int64_t mlp = tiles > 1 ? stream : whole + 3 * glu;
-    return 2 * stream + whole + attention + mlp + norms;
+    return 2 * stream + whole + attention + mlp_saved() + norms;
   }
+  int64_t mlp_saved() const { return tiles > 1 ? stream : whole + 3 * glu; }
   /// What a block keeps until its backward.
   int64_t kept(Recompute recompute) const {
     if (recompute == Recompute::none) return saved();
@@ -61,10 +64,14 @@ struct BlockSizes {
     const int64_t attention = attention_in + 2 * qkv;
     return reduction() + 2 * stream + std::max(mlp, attention);
   }
-  /// Beyond everything autograd keeps, in the first half of the block's backward.
+  /// Beyond everything autograd keeps, in the half of the block's backward that needs more: in that
+  /// of attention what the feed-forward kept is gone.
   int64_t backward_work() const {
     const int64_t mlp = std::max(glu / tiles + down, 2 * glu / tiles);
-    return 2 * stream + (gathers ? whole : 0) + mlp + (tiles > 1 ? 3 * glu / tiles : 0);
+    const int64_t first =
+        2 * stream + (gathers ? whole : 0) + mlp + (tiles > 1 ? 3 * glu / tiles : 0);
+    const int64_t second = 2 * stream + attention_out + attention_in + key_value_gradients;
+    return std::max(first, second - mlp_saved());
   }
 
   int64_t stream = 0;         // [T/(cp·tp), D]
@@ -75,6 +82,7 @@ struct BlockSizes {
   int64_t glu = 0;            // [T/cp, F/tp]
   int64_t norms = 0, head_norms = 0, log_sums = 0;
   int64_t down = 0;  // gradient of the down projection
+  int64_t key_value_gradients = 0;
   int64_t tiles = 1;
   bool gathers = false, exchanges = false, keeps_qkv = false;
 };
@@ -84,7 +92,7 @@ class MemoryWalk {
   MemoryWalk(const ShapeModel& shapes, OptimizerKind optimizer,
              const std::vector<MicroBatchShape>& batches, const MicroBatchShape& largest)
       : shapes_(shapes),
-        sizes_(shapes, largest.tokens),
+        sizes_(shapes, largest),
         several_(batches.size() > 1),
         layers_(shapes.config.num_layers) {
     steady_[MemoryUse::fixed] = kFixedBytes;
@@ -336,7 +344,7 @@ MemoryPlan plan_memory(const ShapeModel& shapes, OptimizerKind optimizer, const 
   const MemoryWalk walk(shapes, optimizer, batch[shapes.mesh.dp_rank()], *largest);
   MemoryPlan plan;
   plan.phases = walk.phases();
-  find_largest_buffer(shapes, BlockSizes(shapes, largest->tokens), walk.logits(), plan);
+  find_largest_buffer(shapes, BlockSizes(shapes, *largest), walk.logits(), plan);
   return plan;
 }
 

@@ -155,6 +155,11 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
 
 }  // namespace
 
+int64_t attention_backward_bytes(int64_t length, int64_t head_dim) {
+  const int64_t rows = kernels::attention_blocks(length) * kAttentionBlock;
+  return 2 * rows * kernels::attention_padded_dim(head_dim) * static_cast<int64_t>(sizeof(float));
+}
+
 at::Tensor packed_attention(const at::Tensor& qkv, const std::vector<int64_t>& cu_seqlens,
                             int64_t heads, int64_t kv_heads) {
   ARCHON_EXPECT(qkv.size(1) == heads + 2 * kv_heads && !cu_seqlens.empty());

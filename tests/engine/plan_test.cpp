@@ -278,6 +278,21 @@ BOOST_AUTO_TEST_CASE(ranks_share_out_what_sequences_cost) {
   BOOST_TEST(mine == expected[mesh.dp_rank()]);
 }
 
+// On the CPU the gradients of keys and values lie in blocks of 64 tokens.
+BOOST_AUTO_TEST_CASE(short_sequences_need_memory_for_what_they_are_padded_with) {
+  const TrainOptions options = options_for("q3_tiny", {1, 1, 1}, {});
+  const Described model(options);
+  const auto most = [&](const std::vector<int64_t>& lengths) {
+    const BatchShape batch = shape_of_batch(lengths, options.run, model.config, options.run.mesh);
+    int64_t bytes = 0;
+    for (const MemoryPhase& phase : plan_step(model.spec, model.config, options, batch).memory.phases)
+      if (phase.name.starts_with("backward of layer")) bytes = phase.total();
+    return bytes;
+  };
+  const int64_t padding = 63 * 64 * 2 * model.config.num_heads * model.config.head_dim * 4;
+  BOOST_TEST(most(std::vector<int64_t>(64, 1)) > most({64}) + padding / 2);
+}
+
 BOOST_AUTO_TEST_CASE(sharding_and_recomputing_need_less_memory) {
   const auto peak = [](ShardMode shard, Mode mode) {
     const TrainOptions options = options_for(

@@ -21,6 +21,7 @@ struct MicroBatchShape {
   int64_t tokens = 0;            ///< T, padded
   int64_t filled = 0;            ///< tokens of sequences
   double squared_lengths = 0;    ///< sum over its sequences, for the cost of attention
+  int64_t attention_bytes = 0;   ///< attention_backward_bytes of its sequences
   std::vector<int64_t> targets;  ///< [cp]: tokens of each cp rank's slice that count in the loss
 };
 

@@ -47,4 +47,8 @@ at::Tensor cached_attention(const at::Tensor& qkv, const std::vector<int64_t>& c
                             int64_t heads, const std::vector<KeyValueCache*>& caches,
                             int64_t layer);
 
+/// What packed_attention's backward holds on the CPU beside operands and their gradients, in bytes
+/// for each query head of a sequence: float32 gradients of keys and values.
+int64_t attention_backward_bytes(int64_t length, int64_t head_dim);
+
 }  // namespace archon
