@@ -20,7 +20,7 @@ void add_loss_group(OptionSet& options, LossOptions& loss) {
       "sequences of the sum over their targets, divided by --aggregate-length");
   options.add("aggregate-length", number(loss.length_divisor, kPositive),
               "sequence-sum: what a sequence's sum is divided by, as a budget of tokens");
-  options.add("temperature", number(loss.temperature, kPositive),
+  options.add("temperature", number(loss.temperature, kTemperature),
               "logits are divided by it: that of sampling, for policy losses");
 }
 
@@ -157,9 +157,11 @@ std::vector<Use> advantage_uses(const LossOptions& loss, const LossOptions& unto
   const RewardOptions &reward = advantages.reward, &plain = usual.reward;
   const bool rewarded = loss.is_policy_gradient() || loss.kind == LossKind::critic;
   const bool overlong = rewarded && reward.overlong_length > 0;
+  const bool normed = loss.norm_of_rewards() != RewardNorm::none;
   return {
       {given("reward-norm", loss.reward_norm.has_value()), rewarded, kRewarded},
-      {given("reward-std", advantages.divide_by_std != usual.divide_by_std), rewarded, kRewarded},
+      {given("reward-std", advantages.divide_by_std != usual.divide_by_std), rewarded && normed,
+       "grpo, gspo or sapo, or with a --reward-norm other than none"},
       {given("reward-bias", reward.bias, plain.bias), rewarded, kRewarded},
       {given("reward-scale", reward.scale, plain.scale), rewarded, kRewarded},
       {given("reward-clip", reward.clip, plain.clip), rewarded, kRewarded},

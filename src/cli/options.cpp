@@ -41,12 +41,12 @@ void add_input_options(OptionSet& options, RunOptions& run, const char* data) {
 }
 
 void add_batch_options(OptionSet& options, RunOptions& run) {
-  options.add("micro-batch-tokens", integer<int64_t>(run.micro_batch_tokens, 1),
+  options.add("micro-batch-tokens", token_count(run.micro_batch_tokens, 1),
               "tokens of one micro-batch per dp rank, before slicing over cp; a longer sequence "
               "gets a micro-batch of its own");
-  options.add("max-sequence", integer<int64_t>(run.max_sequence, 0),
+  options.add("max-sequence", token_count(run.max_sequence, 0),
               "longest sequence accepted, in tokens; 0 = any");
-  options.add("pad-limit", integer<int64_t>(run.pad_limit, 1),
+  options.add("pad-limit", token_count(run.pad_limit, 1),
               "a micro-batch is padded to a multiple of at most this many tokens (times the ranks "
               "that share it)");
 }

@@ -14,12 +14,16 @@ namespace {
 
 using Shape = LrSchedule::Shape;
 
+constexpr int64_t kMostEpochs = 1'000'000'000;  // so that steps can be counted
+// Added to roots in float32, where smaller ones are 0.
+constexpr NumberRange kEps{.low = 1e-30, .words = "a number, 1e-30 or larger"};
+
 void add_length_options(OptionSet& options, TrainOptions& train) {
   options.group("Length");
   options.add("steps", integer<int64_t>(train.steps, 1),
               "last step, counted from the beginning of the run; this or --epochs is needed, but "
               "for a folder of data");
-  options.add("epochs", integer<int64_t>(train.epochs, 1),
+  options.add("epochs", integer<int64_t>(train.epochs, 1, kMostEpochs),
               "passes over the data, in place of --steps; passes over each file of a folder");
   options.add("data-wait", number(train.data_wait, kNotNegative, "SECONDS"),
               "where --data is a folder: wait so long for another file before the run ends");
@@ -45,7 +49,7 @@ void add_optimizer_options(OptionSet& options, TrainOptions& train) {
               "learning rate of the last step as a share of --lr (linear, cosine)");
   options.add("beta1", number(train.adamw.beta1, kBelowOne), "AdamW: decay of the first moment");
   options.add("beta2", number(train.adamw.beta2, kBelowOne), "AdamW: decay of the second moment");
-  options.add("eps", number(train.adamw.eps, kPositive), "AdamW: added to the denominator");
+  options.add("eps", number(train.adamw.eps, kEps), "AdamW: added to the denominator");
   options.add("weight-decay", number(train.adamw.weight_decay, kNotNegative),
               "decoupled weight decay, on every parameter");
   options.add("no-decay", texts(train.no_decay, "PATTERN"),
@@ -169,7 +173,9 @@ void check_length(const TrainOptions& train) {
   std::error_code ignored;
   const bool folder = std::filesystem::is_directory(train.run.data, ignored);
   ARCHON_VALIDATE(folder || train.steps > 0 || train.epochs > 0,
-                  "missing --steps N or --epochs N: how long to train");
+                  "missing --steps N or --epochs N: how long to train (a folder of data needs "
+                  "neither, but --data {} is none)",
+                  train.run.data);
   ARCHON_VALIDATE(folder || train.steps == 0 || train.epochs == 0,
                   "--steps {} and --epochs {} are both given; give one of them", train.steps,
                   train.epochs);
@@ -236,7 +242,9 @@ std::vector<Dependent> output_dependents(const TrainOptions& train, const TrainO
       {"record-steps", steps(record) != steps(usual_record), records, kRecord},
       {"record-what", what(record) != what(usual_record), records, kRecord},
       {"profile-steps", steps(profile) != steps(usual_profile), !profile.file.empty(),
-       "--profile FILE"}};
+       "--profile FILE"},
+      {"max-shard-size", train.max_shard_bytes != usual.max_shard_bytes,
+       train.save_hf || publishes, "--save-hf on or --publish DIR"}};
 }
 
 std::vector<Dependent> update_dependents(const TrainOptions& train, const TrainOptions& usual) {

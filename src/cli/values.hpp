@@ -54,6 +54,8 @@ inline constexpr NumberRange kShare{
     .low = 0, .high = 1, .open_low = true, .words = "a number above 0 and at most 1"};
 inline constexpr NumberRange kBelowOne{
     .low = 0, .high = 1, .open_high = true, .words = "a number from 0 to below 1"};
+/// What logits may be divided by, so that float32 holds the reciprocal of it and of their quotient.
+inline constexpr NumberRange kTemperature{.low = 1e-6, .words = "a number, 1e-6 or larger"};
 /// A finite decimal number. A default too low for the range stands for "not given".
 Value number(double& target, NumberRange range, std::string placeholder = "X");
 
@@ -81,6 +83,11 @@ Value integer(Integer& target, Integer low, Integer high = std::numeric_limits<I
           .initial = target < low ? "" : fmt::to_string(target),
           .set = set};
 }
+
+/// More than any computer holds, and so few that sums of them fit.
+inline constexpr int64_t kMostTokens = int64_t{1} << 40;
+/// A number of tokens from `low`.
+inline Value token_count(int64_t& target, int64_t low) { return integer(target, low, kMostTokens); }
 
 /// Ranks along one axis of the mesh: 1 or more, or -1 for "computed".
 Value mesh_axis(int& target);

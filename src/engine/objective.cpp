@@ -142,8 +142,7 @@ LossOptions completed(LossOptions options) {
   policy.eps_clip_higher = options.eps_clip_higher < 0 ? policy.eps_clip : options.eps_clip_higher;
   if (options.kind == LossKind::gspo) options.policy.sequence_ratio = true;
   if (options.kind == LossKind::sapo) options.policy.surrogate = Surrogate::sapo;
-  options.advantages.norm =
-      options.reward_norm.value_or(options.uses_values() ? RewardNorm::none : RewardNorm::group);
+  options.advantages.norm = options.norm_of_rewards();
   options.advantages.kl_coefficient = options.kl_in_reward ? options.kl_coefficient : 0;
   options.advantages.kl_estimator = options.kl_estimator;
   validate(options.policy);
@@ -163,6 +162,10 @@ bool LossOptions::is_policy_gradient() const {
 }
 
 bool LossOptions::uses_values() const { return kind == LossKind::ppo || kind == LossKind::critic; }
+
+RewardNorm LossOptions::norm_of_rewards() const {
+  return reward_norm.value_or(uses_values() ? RewardNorm::none : RewardNorm::group);
+}
 
 Objective::Objective(LossOptions given) : options(completed(std::move(given))) {}
 

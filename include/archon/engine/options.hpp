@@ -78,6 +78,7 @@ struct LossOptions {
   bool is_policy_gradient() const;
   /// ppo, critic: advantages and returns come from a critic's values.
   bool uses_values() const;
+  RewardNorm norm_of_rewards() const;
   bool kl_in_loss() const { return kl_coefficient > 0 && !kl_in_reward; }
 };
 enum class OptimizerKind { adamw, sgd };

@@ -20,12 +20,19 @@ class ForwardCommand : public ParallelCommand {
                         {"hidden", &forward_.hidden}}),
                 "any of logprobs, entropy, logits, values (of a critic), hidden (the residual "
                 "stream after every layer, and the final norm)");
-    options.add("temperature", number(forward_.temperature, kPositive),
+    options.add("temperature", number(forward_.temperature, kTemperature),
                 "divides the logits before log-probabilities and entropy");
     add_shard_option(options, forward_.run);
     add_mesh_options(options, forward_.run);
     add_device_option(options, forward_.run);
     add_session_options(options, session_);
+  }
+
+  void check() const override {
+    ARCHON_VALIDATE(forward_.temperature == 1 || forward_.logprobs || forward_.entropy,
+                    "--temperature {} is for log-probabilities and entropy, and --what names "
+                    "neither; leave it out, or name one",
+                    forward_.temperature);
   }
 
   std::vector<std::pair<std::string, std::string>> examples() const override {

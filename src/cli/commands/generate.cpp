@@ -21,7 +21,7 @@ class GenerateCommand : public ParallelCommand {
     options.add("group-size", integer<int64_t>(generate_.group_size, 1),
                 "rollouts of each prompt, written one behind the other");
     options.group("Sampling");
-    options.add("max-new-tokens", integer<int64_t>(generate_.max_new_tokens, 1),
+    options.add("max-new-tokens", token_count(generate_.max_new_tokens, 1),
                 "longest completion, in tokens");
     options.add("stop-tokens", token_list(generate_.stop_tokens),
                 "tokens that end a rollout, and belong to it: ids with commas between them, or "
@@ -44,16 +44,18 @@ class GenerateCommand : public ParallelCommand {
     options.add("batch-sequences", integer<int64_t>(generate_.batch_sequences, 1),
                 "rollouts that a data-parallel rank works on at a time; as one ends, the next "
                 "joins");
-    options.add("cache-tokens", integer<int64_t>(generate_.cache_tokens, 0),
+    options.add("cache-tokens", token_count(generate_.cache_tokens, 0),
                 "fewer of them where they could come to more tokens than this, prompts included; "
                 "0 = no bound");
-    options.add("micro-batch-tokens", integer<int64_t>(generate_.run.micro_batch_tokens, 1),
+    options.add("micro-batch-tokens", token_count(generate_.run.micro_batch_tokens, 1),
                 "prompt tokens that are computed in one pass; a longer prompt gets a pass of its "
                 "own");
   }
 
   void check() const override {
     const bool draws = generate_.temperature > 0;
+    ARCHON_VALIDATE(!draws || generate_.temperature >= kTemperature.low,
+                    "--temperature {} must be 0, or {}", generate_.temperature, kTemperature.words);
     constexpr const char* kGreedy =
         "belongs to a --temperature above 0: at 0 nothing is drawn; leave one of the two out";
     ARCHON_VALIDATE(draws || generate_.top_k == 0, "--top-k {} {}", generate_.top_k, kGreedy);

@@ -35,11 +35,11 @@ class PlanCommand : public LocalCommand {
                 "sequence has --max-sequence tokens");
     options.add("batch-sequences", integer<int64_t>(train_.batch_sequences, 0),
                 "sequences per step over all ranks; 0 = the whole file");
-    options.add("micro-batch-tokens", integer<int64_t>(run.micro_batch_tokens, 1),
+    options.add("micro-batch-tokens", token_count(run.micro_batch_tokens, 1),
                 "tokens of one micro-batch per dp rank, before slicing over cp");
-    options.add("max-sequence", integer<int64_t>(run.max_sequence, 0),
+    options.add("max-sequence", token_count(run.max_sequence, 0),
                 "tokens of every sequence where there is no --data; 0 = --micro-batch-tokens");
-    options.add("pad-limit", integer<int64_t>(run.pad_limit, 1), "as in train");
+    options.add("pad-limit", token_count(run.pad_limit, 1), "as in train");
     options.add("dtype", compute_dtype(run.dtype), "type the model computes in");
     add_optimizer_option(options, train_);
     add_memory_options(options, run);
@@ -106,6 +106,10 @@ class PlanCommand : public LocalCommand {
                     "--world-size N");
     ARCHON_VALIDATE(!train_.run.data.empty() || train_.batch_sequences > 0,
                     "--batch-sequences 0 means the whole file, and no --data FILE is given");
+    ARCHON_VALIDATE(train_.run.data.empty() || train_.run.max_sequence == 0,
+                    "--max-sequence {} says how long sequences are without --data, which tells "
+                    "their lengths itself; leave one of the two out",
+                    train_.run.max_sequence);
     check_device();
     if (mesh_given()) mesh();
   }
