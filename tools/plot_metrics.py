@@ -64,7 +64,8 @@ class Run:
     """One run's metrics: a 1-D column of values per name, one row per step."""
 
     def __init__(self, argument):
-        label, _, path = argument.rpartition("=")
+        labelled = "=" in argument and not Path(argument).exists()
+        label, _, path = argument.partition("=") if labelled else ("", "", argument)
         path = Path(path)
         file = path / "metrics.h5" if path.is_dir() else path
         self.label = label or (file.parent if file.name == "metrics.h5" else file).name or str(file)

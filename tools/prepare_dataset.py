@@ -82,7 +82,7 @@ def parse_arguments(arguments):
     add("--output", metavar="FILE", required=True, help="the training data set to write")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--tokenizer", metavar="DIR|FILE", help="a model folder, or tokenizer.json")
-    which.add_argument("--train-bpe", metavar="SIZE", type=int,
+    which.add_argument("--train-bpe", metavar="SIZE", type=command_line.positive,
                        help="train a byte-level BPE vocabulary of SIZE tokens on the sources")
     add("--tokenizer-output", metavar="DIR", help="where --train-bpe writes the tokenizer")
     add("--end-token", metavar="TOKEN", help="end-of-text token [the tokenizer's eos_token]")
@@ -102,6 +102,9 @@ def parse_arguments(arguments):
     options = parser.parse_args(arguments)
     if bool(options.train_bpe) != bool(options.tokenizer_output):
         parser.error("--train-bpe SIZE and --tokenizer-output DIR go together")
+    for flag, given in (("--end-token", options.end_token), ("--chat-template", options.chat_template)):
+        if options.train_bpe and given:
+            parser.error(f"{flag} belongs to --tokenizer: one that is trained has its own")
     if bool(options.held_out) != bool(options.held_out_output):
         parser.error("--held-out FRACTION and --held-out-output FILE go together")
     taken = {Path(path).resolve(): "a --source" for _, path, _ in options.source}

@@ -47,6 +47,7 @@ class PlotMetrics(unittest.TestCase):
         self.assertGreater(alone.std(), 0.01)
         both = self.picture(first, f"other={second / 'metrics.h5'}")
         self.assertFalse(np.array_equal(alone, both))
+        self.picture(self.write_run("lr=1e-3", [2, 1]), f"label={self.folder / 'lr=1e-3'}")
         marked = self.picture(first, "--reference", "unigram entropy=6.1")
         self.assertFalse(np.array_equal(alone, marked))
         taller = self.picture(first, "--column", "loss", "--column", "grad_norm", "--smooth", 5)

@@ -325,7 +325,7 @@ class PrepareDataset(unittest.TestCase):
 
     def test_vocabularies_that_cannot_be_trained(self):
         text = self.write("text.txt", "too little text\n")
-        for size, pattern in [(100, "too small"), (5000, "are too small for a vocabulary of 5000")]:
+        for size, pattern in [(100, "too small"), (0, "above 0|at least 1|positive"), (5000, "are too small for a vocabulary of 5000")]:
             result = self.run_tool(
                 "--source", f"text:{text}", "--train-bpe", size,
                 "--tokenizer-output", self.folder / "t", "--output", self.folder / "o.h5",
@@ -346,6 +346,10 @@ class PrepareDataset(unittest.TestCase):
         before = Path(text).read_bytes()
         self.assert_refused("is a --source, which it would replace", *source, "--output", text)
         self.assertEqual(Path(text).read_bytes(), before)
+        result = self.run_tool(*source, "--train-bpe", 300, "--tokenizer-output", self.folder / "t",
+                               "--output", self.folder / "o.h5", "--end-token", "<end>")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("--end-token belongs to --tokenizer", result.stderr)
         self.assert_refused("less than 1", *source, "--held-out", "1")
         self.assert_refused("must not be negative", *source, "--seed", "-1")
         self.assert_refused("at least 2", *source, "--sequence-length", "1")
