@@ -1,5 +1,9 @@
 # Where installed files lie. To be included before there are targets and folders.
 include(GNUInstallDirs)
+if(IS_ABSOLUTE "${CMAKE_INSTALL_LIBDIR}")
+  message(FATAL_ERROR "CMAKE_INSTALL_LIBDIR must be relative to the prefix, which may be moved: "
+    "give lib in place of ${CMAKE_INSTALL_LIBDIR}")
+endif()
 set(ARCHON_INSTALL_PLUGINDIR ${CMAKE_INSTALL_LIBDIR}/archon/plugins)
 set(ARCHON_INSTALL_LIBTORCHDIR ${CMAKE_INSTALL_LIBDIR}/archon/libtorch)
 
