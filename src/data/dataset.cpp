@@ -99,7 +99,11 @@ TokenDataset::TokenDataset(const std::string& path, int64_t vocab_size,
       "a token dataset consists of /input_ids [T] and /cu_seqlens [N+1], see docs/file-formats.md";
   const h5::DatasetInfo ids = require(file_, "/input_ids", kNeeded);
   check_integers(file_, ids);
-  check_integers(file_, require(file_, "/cu_seqlens", kNeeded));
+  const h5::DatasetInfo offsets = require(file_, "/cu_seqlens", kNeeded);
+  check_integers(file_, offsets);
+  ARCHON_VALIDATE(offsets.rows() <= ids.rows() + 1,
+                  "{}: /cu_seqlens has {} entries, more than {} tokens can have sequences; {}", path,
+                  offsets.rows(), ids.rows(), kNeeded);
   cu_seqlens_ = read_integers(file_, "/cu_seqlens");
   check_offsets(file_, cu_seqlens_, ids.rows());
 

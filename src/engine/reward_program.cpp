@@ -33,7 +33,8 @@ std::string line_of(const RolloutView& rollout, std::size_t index) {
 /// The reward that a line is, or NaN.
 double parse_reward(std::string_view line) {
   const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  const Json reward = json.is_object() ? json.value("reward", Json()) : json;
+  const auto member = json.find("reward");  // the end, where it is no object
+  const Json& reward = json.is_object() && member != json.end() ? *member : json;
   return reward.is_number() ? reward.get<double>() : std::nan("");
 }
 

@@ -11,10 +11,22 @@
 #include "archon/io/files.hpp"
 
 namespace archon::h5 {
+namespace fs = std::filesystem;
+namespace {
+
+/// What a link leads to is replaced, not the link.
+std::string behind_links(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_symlink(path, error)) return path;
+  const fs::path real = fs::weakly_canonical(path, error);
+  return error ? path : real.string();
+}
+
+}  // namespace
 
 // The process's number keeps it apart from what others write, and from a file of the user's.
 NewFile::NewFile(const std::string& path)
-    : path_(path), temporary_(fmt::format("{}.{}.tmp", path, ::getpid())) {
+    : path_(behind_links(path)), temporary_(fmt::format("{}.{}.tmp", path_, ::getpid())) {
   validate_new_file(path_);
 }
 
@@ -29,7 +41,6 @@ NewFile::NewFile(const std::string& path, const std::string& schema, int schema_
 }
 
 NewFile::NewFile(const std::string& path, const std::string& source) : NewFile(path) {
-  namespace fs = std::filesystem;
   std::error_code error;
   fs::copy_file(source, temporary_, fs::copy_options::overwrite_existing, error);
   ARCHON_ENSURE(!error, "cannot copy {} to {}: {}", source, temporary_, error.message());

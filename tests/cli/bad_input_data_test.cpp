@@ -77,6 +77,8 @@ BOOST_AUTO_TEST_CASE(cu_seqlens_that_do_not_fit) {
     check_bad_input(1, inputs.eval(), {inputs.data, "/cu_seqlens", part});
   }
   check_bad_input(4, inputs.train({"--tp", "2"}), {inputs.data, "/cu_seqlens", "1 entries"});
+  inputs.write_data(at::ones({2}, at::kInt), offsets({0, 1, 2, 3, 4}));
+  check_bad_input(1, inputs.eval(), {"/cu_seqlens has 5 entries, more than 2 tokens"});
 }
 
 BOOST_AUTO_TEST_CASE(targets_at_a_first_token) {

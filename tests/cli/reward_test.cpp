@@ -111,6 +111,8 @@ BOOST_FIXTURE_TEST_CASE(a_plugin_may_be_given_as_a_file, RolloutFile) {
 BOOST_FIXTURE_TEST_CASE(what_fails_leaves_the_file_as_it_is, RolloutFile) {
   const std::string before = read_bytes(data);
   check_refused(reward({"--reward-command", "echo what"}), {"\"what\"", "no finite number"});
+  const std::string nested = "head -c 60000 /dev/zero | tr '\\0' '['; head -c 60000 /dev/zero | tr '\\0' ']'; echo";
+  check_refused(reward({"--reward-command", nested}), {"no finite number"});
   const auto failed = reward({"--reward-command", "echo to stderr >&2; exit 9"});
   BOOST_CHECK_EQUAL(failed.exit_code, 3);
   CHECK_CONTAINS(failed.err, "to stderr\n");

@@ -401,6 +401,14 @@ BOOST_AUTO_TEST_CASE(a_copy_is_changed_and_published_or_forgotten) {
   check_same(file.read("g/x"), at::arange(10));
   check_same(file.read("y"), at::ones({2}));
   BOOST_TEST(file.string_attribute("g", "of").value_or("") == "mine");
+
+  const std::string link = folder / "link.h5";
+  std::filesystem::create_symlink("a.h5", link);
+  NewFile through = NewFile::copy_of(link, link);
+  through.file().write("z", at::ones({1}));
+  through.publish();
+  BOOST_TEST(std::filesystem::is_symlink(link));
+  BOOST_TEST(File::open(path).has("/z"));
 }
 
 BOOST_AUTO_TEST_CASE(equal_contents_make_equal_files) {
