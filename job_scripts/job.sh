@@ -78,13 +78,18 @@ warned=no      # the warning came
 interrupted=no # the program was ended because of the time limit
 
 # Asks `train` for a checkpoint; 1 when it ended without one. A process that is still being started
-# would be killed by the signal: its first message says that it catches it.
+# would be killed by the signal: its first message says that it catches it. One that waits for data
+# may have nothing to save, and says so.
 save_checkpoint() {
-  local before
+  local before asked
   before=$(progress)
   until [[ $(stat -c %s -- "$log") -gt $log_size ]]; do pause || return 1; done
+  asked=$(stat -c %s -- "$log")
   kill -USR1 "$launched" 2>/dev/null || return 1
-  while [[ $(progress) == "$before" ]]; do pause || return 1; done
+  while [[ $(progress) == "$before" ]]; do
+    grep -q 'nothing to save' <(tail -c "+$((asked + 1))" -- "$log") && return 0
+    pause || return 1
+  done
 }
 
 # A moment; 1 when the program has ended.

@@ -35,7 +35,7 @@ Checkpointing::Checkpointing(const TrainOptions& options, const LoadedModel& loa
 int64_t Checkpointing::wish() {
   const bool save_signal = take_save_signal();
   if (orderly_end_->asked()) return kSaveAndEnd;
-  const bool due_by_clock = mesh_.world().rank() == 0 && options_.minutes > 0 &&
+  const bool due_by_clock = mesh_.world().rank() == 0 && options_.minutes > 0 && unsaved_ > 0 &&
                             seconds_since(begin_) >= 60 * options_.minutes;
   return save_signal || due_by_clock ? kSave : kNothing;
 }
@@ -54,7 +54,11 @@ void Checkpointing::answer(int64_t step, int64_t wish, const std::function<Json(
   tell(writer_.poll());
   ended_ = wish == kSaveAndEnd;
   if (ended_) orderly_end_->begin();
-  if (wish != kNothing && step > 0 && unsaved_ == step) save(step, state);
+  if (wish == kNothing) return;
+  if (step > 0 && unsaved_ == step)
+    save(step, state);
+  else if (!ended_)  // job_scripts/job.sh waits for one or the other
+    log::info("nothing to save: no step was done since the last checkpoint");
 }
 
 void Checkpointing::save(int64_t step, const std::function<Json()>& state) {
@@ -82,7 +86,12 @@ void Checkpointing::tell(const CheckpointResult& result) {
 }
 
 void Checkpointing::finish(const std::function<Json()>& state) {
-  if (unsaved_ > 0 && options_.planned()) save(unsaved_, state);
+  if (!options_.planned()) unsaved_ = 0;
+  end(state);
+}
+
+void Checkpointing::end(const std::function<Json()>& state) {
+  if (unsaved_ > 0) save(unsaved_, state);
   tell(writer_.finish());
   orderly_end_.reset();
 }

@@ -9,6 +9,7 @@
 #include "archon/checkpoint/checkpoint_folder.hpp"
 #include "archon/checkpoint/checkpoint_reader.hpp"
 #include "archon/comm/agreement.hpp"
+#include "archon/io/json.hpp"
 
 namespace archon {
 namespace fs = std::filesystem;
@@ -37,11 +38,13 @@ struct Source {
 };
 
 /// Links may move before their folder is read, and while it is. Messages name what was given: a
-/// path without links, and one that leads nowhere, stay as they are.
+/// path without links, and one that leads nowhere, stay as they are; so does one that leads to a
+/// name that is no UTF-8, which no checkpoint could hold.
 std::string without_links(const std::string& path) {
   std::error_code error;
   const fs::path real = fs::canonical(path, error);
-  return error || real / "" == (fs::absolute(path) / "").lexically_normal() ? path : real.string();
+  const bool same = real / "" == (fs::absolute(path) / "").lexically_normal();
+  return error || same || !is_utf8(real.string()) ? path : real.string();
 }
 
 /// The same on all ranks, even while a run adds and removes what `path` may name.

@@ -33,6 +33,25 @@ void check_divergence_in_rewards(const h5::File& file, const std::vector<std::st
         file.path(), field, loss.kl_coefficient);
 }
 
+/// A model that gives a field: named, with the same vocabulary, and of the right kind.
+void check_other(const std::string& folder, const char* option, const std::string& field,
+                 const DecoderConfig& trained) {
+  ARCHON_VALIDATE(!folder.empty(),
+                  "the data have no /{}, which the loss needs; name the model that gives them with "
+                  "{} DIR, or add the dataset",
+                  field, option);
+  const HfConfig hf = HfConfig::read(folder);
+  const DecoderConfig config = ModelRegistry::instance().find(hf.model_type()).parse_config(hf);
+  ARCHON_VALIDATE(
+      config.vocab_size == trained.vocab_size,
+      "{} {} has a vocabulary of {} tokens, and --model one of {}; take a model with the "
+      "same tokenizer",
+      option, folder, config.vocab_size, trained.vocab_size);
+  ARCHON_VALIDATE(config.critic == (field == "old_values"), "{} {} {} a score head; give a model that {}",
+                  option, folder, config.critic ? "has" : "has not",
+                  config.critic ? "predicts tokens" : "is a critic (*ForTokenClassification)");
+}
+
 }  // namespace
 
 Preparation::Preparation(const TrainOptions& options, const LoadedModel& trained,
@@ -67,6 +86,7 @@ void Preparation::run(const std::string& data, const std::vector<std::string>& f
   std::optional<h5::NewFile> file;  // world rank 0 only, as the next
   std::optional<Rollouts> rollouts;
   check_on_rank_zero(mesh_.world(), [&] {
+    check_others(fields);
     file.emplace(prepared, "archon.prepared_rollouts", 1);
     // What is wrong must not come up later, on one of the ranks that compute.
     const int64_t vocab = trained_.model->config().vocab_size;
@@ -84,6 +104,16 @@ void Preparation::run(const std::string& data, const std::vector<std::string>& f
     file->publish();
   });
   log::info("{}: computed {}", data, fmt::join(fields, ", "));
+}
+
+/// Before anything is computed, which takes a while.
+void Preparation::check_others(const std::vector<std::string>& fields) const {
+  const LossOptions& loss = objective_.options;
+  const DecoderConfig& trained = trained_.model->config();
+  if (contains(fields, "ref_logprobs"))
+    check_other(loss.reference, "--reference", "ref_logprobs", trained);
+  if (contains(fields, "old_values") && loss.kind != LossKind::critic)
+    check_other(loss.critic_model, "--critic", "old_values", trained);
 }
 
 void Preparation::check(const std::string& data, const std::string& prepared, int64_t step) const {
@@ -110,13 +140,12 @@ void Preparation::compute(const std::string& data, const std::string& field,
   if (field == "prox_logprobs" && loss.proximal != Proximal::file)
     write_log_probs(trained_, mesh_, batcher, loss.temperature, outputs, dataset);
   else if (field == "ref_logprobs")
-    write_log_probs(other(reference_, loss.reference, "--reference", "ref_logprobs"), mesh_,
-                    batcher, loss.temperature, outputs, dataset);
+    write_log_probs(other(reference_, loss.reference), mesh_, batcher, loss.temperature, outputs,
+                    dataset);
   else if (field == "old_values")
-    write_old_values(loss.kind == LossKind::critic
-                         ? trained_
-                         : other(critic_, loss.critic_model, "--critic", "old_values"),
-                     mesh_, batcher, outputs, dataset);
+    write_old_values(
+        loss.kind == LossKind::critic ? trained_ : other(critic_, loss.critic_model), mesh_,
+        batcher, outputs, dataset);
   else
     throw_input_error(
         fmt::format("{} has no dataset /{}, one value per token, which --loss {} "
@@ -124,24 +153,9 @@ void Preparation::compute(const std::string& data, const std::string& field,
                     data, field, to_string(loss.kind)));
 }
 
-const LoadedModel& Preparation::other(std::optional<LoadedModel>& model, const std::string& folder,
-                                      const char* option, const char* field) {
-  ARCHON_VALIDATE(!folder.empty(),
-                  "the data have no /{}, which the loss needs; name the model that gives them with "
-                  "{} DIR, or add the dataset",
-                  field, option);
-  if (model) return *model;
-  model.emplace(load_model(folder, mesh_, options_.run.dtype, options_.run.memory));
-  const DecoderConfig &config = model->model->config(), &trained = trained_.model->config();
-  ARCHON_VALIDATE(
-      config.vocab_size == trained.vocab_size,
-      "{} {} has a vocabulary of {} tokens, and --model one of {}; take a model with the "
-      "same tokenizer",
-      option, folder, config.vocab_size, trained.vocab_size);
-  ARCHON_VALIDATE(config.critic == (field == std::string_view("old_values")),
-                  "{} {} {} a score head; give a model that {}", option, folder,
-                  config.critic ? "has" : "has not",
-                  config.critic ? "predicts tokens" : "is a critic (*ForTokenClassification)");
+const LoadedModel& Preparation::other(std::optional<LoadedModel>& model,
+                                      const std::string& folder) {
+  if (!model) model.emplace(load_model(folder, mesh_, options_.run.dtype, options_.run.memory));
   return *model;
 }
 

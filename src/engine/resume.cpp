@@ -112,6 +112,11 @@ Entries find_candidates(const TrainOptions& options) {
                   "--output {} is the folder of a model, which would hide the run's checkpoints; "
                   "choose another folder",
                   options.output);
+  ARCHON_VALIDATE(!fs::is_directory(options.output, ignored) ||
+                      !fs::equivalent(options.output, options.run.data, ignored),
+                  "--output {} is the folder --data, and the run would train on what it writes "
+                  "there; choose another folder",
+                  options.output);
   const Entries own = checkpoints_in(options.output + "/checkpoints");
   const bool used = fs::exists(options.output + "/metrics.jsonl") || !own.empty();
   ARCHON_VALIDATE(options.resume != "none" || !used,
@@ -153,12 +158,16 @@ RunFolder prepare_output(const TrainOptions& options, const Mesh& mesh) {
   RunFolder folder;
   Json found = Json::array();
   check_on_rank_zero(mesh.world(), [&] {
+    // Before checkpoints are looked for: whoever has the folder adds and removes some.
+    std::error_code ignored;
+    const bool locked = fs::exists(options.output + "/.lock", ignored);
+    if (locked) folder.lock = FolderLock(options.output);
     const Entries candidates = find_candidates(options);
     check_model(candidates, options.run.model);
     for (const CheckpointEntry& entry : candidates)
       found.push_back({{"step", entry.step}, {"folder", entry.folder}});
     ensure_writable_folder(options.output);
-    folder.lock = FolderLock(options.output);
+    if (!locked) folder.lock = FolderLock(options.output);
     check_folders(options);
     remove_interrupted_saves(options.output + "/checkpoints");  // first: they may fill the disk
   });

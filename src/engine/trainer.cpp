@@ -26,24 +26,40 @@
 #include "archon/mesh/topology.hpp"
 
 namespace archon {
+namespace fs = std::filesystem;
 namespace {
 
 // How often a run that waits for data looks for it, and listens to signals.
 constexpr auto kLookForData = std::chrono::milliseconds(200);
 
-/// Of the steps that an option names, those up to `done` were run before.
-void leave_out(const char* option, int64_t done, std::string& file, int64_t& first, int64_t last) {
+/// Of the steps that an option names, those up to `done` were run before. `end` is the run's last
+/// step, or 0 where it has none.
+void leave_out(const char* option, int64_t done, int64_t end, std::string& file, int64_t& first,
+               int64_t last) {
   if (file.empty() || first > done) return;
+  const bool others = done < last && (end == 0 || done < end);
   log::warning("{} {}-{}: steps up to {} were run before; {}", option, first, last, done,
-               done < last ? fmt::format("{} will hold the others", file)
-                           : fmt::format("{} is not written", file));
+               others ? fmt::format("{} will hold the others", file)
+                      : fmt::format("{} is not written", file));
   first = done + 1;
-  if (first > last) file.clear();
+  if (!others) file.clear();
 }
 
-/// The output folder of the run that a checkpoint is of.
-std::string run_of(const std::string& checkpoint) {
-  return std::filesystem::weakly_canonical(checkpoint).parent_path().parent_path().string();
+/// The output folder of the run that a checkpoint is of: this run's, wherever a link puts its
+/// checkpoints.
+std::string run_of(const std::string& checkpoint, const std::string& output) {
+  std::error_code ignored;
+  if (fs::equivalent(parent_folder(checkpoint), output + "/checkpoints", ignored)) return output;
+  return fs::weakly_canonical(checkpoint).parent_path().parent_path().string();
+}
+
+/// Each *.h5 in a folder of data is trained on.
+void validate_held_out(const std::string& file, const std::string& data) {
+  std::error_code ignored;
+  ARCHON_VALIDATE(!file.ends_with(".h5") || !fs::equivalent(parent_folder(file), data, ignored),
+                  "--eval-data {} lies in the folder --data {}, whose files are trained on; put it "
+                  "elsewhere",
+                  file, data);
 }
 
 void append(MetricsRow& row, const StepCost& cost) {
@@ -143,12 +159,18 @@ class Trainer {
       std::vector<std::string> read = {options_.run.data};
       if (eval_batcher_) {
         read.push_back(options_.eval_data);
+        validate_held_out(options_.eval_data, options_.run.data);
         validate_has_targets("--eval-data", options_.eval_data,
                              eval_batcher_->dataset().check_all());
       }
-      if (!options_.record.file.empty()) validate_no_input("--record", options_.record.file, read);
-      if (!options_.profile.file.empty())
-        validate_no_input("--profile", options_.profile.file, read);
+      const std::pair<const char*, std::string> written[] = {
+          {"--record", options_.record.file}, {"--profile", options_.profile.file}};
+      for (const auto& [option, file] : written) {
+        if (file.empty()) continue;
+        validate_no_input(option, file, read);
+        validate_new_file(file);
+      }
+      if (!options_.sync.publish.empty()) ensure_writable_folder(options_.sync.publish);
     });
   }
 
@@ -201,7 +223,7 @@ class Trainer {
   void resume(const std::vector<CheckpointEntry>& checkpoints) {
     const LoadedCheckpoint checkpoint = load_newest(checkpoints, loaded_, *optimizer_, mesh_);
     resumed_from_ = checkpoint.folder;
-    data_.resume(saved_data_position(checkpoint.trainer), run_of(checkpoint.folder));
+    data_.resume(saved_data_position(checkpoint.trainer), run_of(checkpoint.folder, options_.output));
     fix_length();
     announce();
     position_ = restore_trainer_state(checkpoint.trainer, options_, data_.sequences(), mesh_);
@@ -210,9 +232,10 @@ class Trainer {
               position_.step, options_.steps > 0 ? fmt::format(" of {}", options_.steps) : "",
               checkpoint.folder);
     RecordOptions& record = options_.record;
-    leave_out("--record-steps", position_.step, record.file, record.first_step, record.last_step);
+    leave_out("--record-steps", position_.step, options_.steps, record.file, record.first_step,
+              record.last_step);
     ProfileOptions& profile = options_.profile;
-    leave_out("--profile-steps", position_.step, profile.file, profile.first_step,
+    leave_out("--profile-steps", position_.step, options_.steps, profile.file, profile.first_step,
               profile.last_step);
   }
 
@@ -223,7 +246,7 @@ class Trainer {
     try {
       return data_.ready_after(position_.step) || wait_for_data(checkpoints);
     } catch (const SharedInputError&) {
-      checkpoints.finish([this] { return state(); });
+      checkpoints.end([this] { return state(); });
       throw;
     }
   }
@@ -402,6 +425,7 @@ bool run_train(const TrainOptions& given, MpiEnvironment& mpi) {
   ARCHON_VALIDATE(!options.run.memory.activations.offload || !mesh.device().is_cpu(),
                   "--activation-offload on has no GPU to take activations off: the run computes on "
                   "the CPU; leave it out");
+  DataFeed(options.run.data, mesh.world());  // refused, where it must be, before weights are read
   const RunFolder folder = prepare_output(options, mesh);
   const int64_t memory_at_start = mesh.device().is_cpu() ? resident_memory_bytes() : 0;
   const RunOptions& run = options.run;

@@ -8,6 +8,7 @@
 #include <array>
 #include <filesystem>
 
+#include "archon/base/error.hpp"
 #include "archon/base/log.hpp"
 #include "archon/base/version.hpp"
 #include "archon/engine/option_words.hpp"
@@ -42,6 +43,7 @@ Json loss_configuration(const LossOptions& loss) {
           {"kl-estimator", word_of(kKlEstimatorWords, loss.kl_estimator)},
           {"kl-in", word_of(kKlInWords, loss.kl_in_reward)},
           {"reference", loss.reference},
+          {"critic", loss.critic_model},
           {"reward-norm", word_of(kRewardNormWords, loss.reward_norm)},
           {"reward-std", on_or_off(advantages.divide_by_std)},
           {"reward-bias", reward.bias},
@@ -92,7 +94,8 @@ Json to_json(const MeshShape& mesh) { return {{"dp", mesh.dp}, {"cp", mesh.cp}, 
 std::string resume_folder(const std::string& resume) {
   std::error_code ignored;
   if (resume == "auto" || resume == "none") return "";
-  return std::filesystem::weakly_canonical(resume, ignored).string();
+  const std::string real = std::filesystem::weakly_canonical(resume, ignored).string();
+  return is_utf8(real) ? real : resume;  // what a checkpoint says is JSON
 }
 
 std::string to_hex(const uint8_t* bytes, int64_t count) {
@@ -199,6 +202,11 @@ DataPosition saved_data_position(const Json& state) {
 
 TrainerPosition restore_trainer_state(const Json& state, const TrainOptions& options,
                                       int64_t sequences, const Mesh& mesh) {
+  for (const char* const name : {"step", "skipped_in_a_row", "configuration", "mesh", "random"})
+    ARCHON_VALIDATE(state.contains(name),
+                    "/trainer/state of the checkpoint has no {}, which a run needs to go on; "
+                    "docs/file-formats.md says what it is",
+                    name);
   compare(state.at("configuration"), configuration(options, sequences));
   if (state.at("mesh") == to_json(mesh.shape()))
     restore_random_state(state.at("random"), mesh.world());

@@ -63,7 +63,10 @@ WeightPublisher::WeightPublisher(const TrainOptions& options, const LoadedModel&
       loaded_(loaded),
       mesh_(mesh) {
   check_on_rank_zero(mesh.world(), [&] {
+    std::error_code ignored;
     ensure_writable_folder(folder_);
+    // The run's own folder is locked already.
+    if (!fs::equivalent(folder_, options.output, ignored)) lock_ = FolderLock(folder_);
     remove_leftovers(folder_);
     keep_models(options);
   });

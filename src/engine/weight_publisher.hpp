@@ -4,6 +4,7 @@
 
 #include "archon/engine/loaded_model.hpp"
 #include "archon/engine/options.hpp"
+#include "archon/io/folder_lock.hpp"
 
 namespace archon {
 
@@ -12,7 +13,7 @@ namespace archon {
 /// (--model, --reference, --critic) are neither removed nor replaced.
 class WeightPublisher {
  public:
-  /// InputError when nothing can be written to the folder. Collective over the mesh; all arguments
+  /// InputError when nothing can be written to the folder, or another run publishes there. Collective over the mesh; all arguments
   /// must outlive it.
   WeightPublisher(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh);
   /// Collective over the mesh.
@@ -25,6 +26,7 @@ class WeightPublisher {
   std::string path(const std::string& name) const { return folder_ + "/" + name; }
 
   std::string folder_;
+  FolderLock lock_;  // world rank 0 only
   int64_t keep_;
   std::set<int64_t> models_;  // versions of the run itself; world rank 0 only
   int64_t max_shard_bytes_;

@@ -77,6 +77,10 @@ BOOST_AUTO_TEST_CASE(outputs_that_are_inputs) {
                   {"--record " + held_out, part});
   check_bad_input(1, inputs.train({"--data", files, "--record", files + "/record.h5"}),
                   {files + "/record.h5", part});
+  check_bad_input(2, inputs.train({"--data", files, "--output", files}),
+                  {"--output " + files + " is the folder --data"});
+  check_bad_input(2, inputs.train({"--data", files, "--eval-data", files + "/1.h5", "--eval-every", "1"}),
+                  {"--eval-data " + files + "/1.h5 lies in the folder --data"});
   BOOST_CHECK(read_bytes(inputs.data) == before);
   BOOST_CHECK(read_bytes(held_out) == before);
   check_bad_input(1, inputs.train({"--output", inputs.model}),

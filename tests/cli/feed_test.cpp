@@ -74,7 +74,7 @@ BOOST_AUTO_TEST_CASE(a_file_that_is_refused_costs_no_step) {
   for (const int ranks : {1, 2}) BOOST_TEST_CONTEXT(ranks << " ranks") {
       const Feed feed;
       write_bytes(feed.files + "/2.h5", "no HDF5");
-      const auto refused = run_on(ranks, feed.command({"--save-every", "100"}));
+      const auto refused = run_on(ranks, feed.command());  // which plans no saves
       BOOST_CHECK_EQUAL(refused.exit_code, 2);
       CHECK_CONTAINS(refused.err, "2.h5");
       BOOST_CHECK_EQUAL(latest_step(feed), 3);
@@ -128,6 +128,41 @@ BOOST_AUTO_TEST_CASE(a_file_that_one_rank_alone_does_not_see_costs_no_step) {
   CHECK_CONTAINS(refused.err, "files/2.h5");
   BOOST_CHECK_LT(refused.seconds, 25);
   BOOST_CHECK_EQUAL(latest_step(feed), 3);
+}
+
+// Scripts that want a run to end ask for a checkpoint first, and wait for it.
+BOOST_AUTO_TEST_CASE(a_run_that_waits_says_when_there_is_nothing_to_save) {
+  const Feed feed;
+  const auto waited = act_during(
+      2, feed.command({"--data-wait", "60", "--save-every", "3"}), [&] { return has_lines(feed); },
+      [&] {
+        feed.wait_for(3);
+        for (const int signal : {SIGUSR1, SIGTERM}) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(1000));
+          BOOST_REQUIRE(::kill(find_rank(feed.output, 1), signal) == 0);
+        }
+      });
+  BOOST_CHECK_EQUAL(waited.exit_code, 128 + SIGTERM);
+  BOOST_CHECK_EQUAL(count(waited.err, "nothing to save"), 1);
+  BOOST_CHECK_EQUAL(latest_step(feed), 3);
+}
+
+// What was computed for the file lies beside the run, not beside its checkpoints.
+BOOST_AUTO_TEST_CASE(checkpoints_behind_a_link_find_what_was_computed_for_their_file) {
+  const Feed feed;
+  RolloutFile(1).write(feed.files + "/1.h5");
+  const std::string elsewhere = feed.folder / "elsewhere";
+  fs::create_directories(elsewhere);
+  fs::create_directories(feed.output);
+  fs::create_directory_symlink(elsewhere, feed.output + "/checkpoints");
+  const auto go = [&](const std::string& steps) {
+    return run_archon(feed.command({"--loss", "dpo", "--reference", feed.model, "--save-every", "1",
+                                    "--batch-sequences", "2", "--steps", steps}));
+  };
+  BOOST_CHECK_EQUAL(go("2").exit_code, 0);
+  const auto resumed = go("4");
+  BOOST_CHECK_MESSAGE(resumed.exit_code == 0, resumed.err);
+  CHECK_CONTAINS(resumed.err, "goes on after step 2");
 }
 
 BOOST_AUTO_TEST_CASE(a_save_that_failed_is_made_when_it_is_asked_for_again) {

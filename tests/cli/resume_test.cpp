@@ -360,3 +360,15 @@ BOOST_AUTO_TEST_CASE(a_record_covers_the_steps_that_are_run_now) {
   BOOST_CHECK(!h5::File::open(record).has("/steps/000002/loss"));
   BOOST_CHECK(h5::File::open(record).has("/steps/000003/loss"));
 }
+
+// Steps that an option names beyond the last one are no reason to refuse a run that is complete.
+BOOST_AUTO_TEST_CASE(a_complete_run_says_so_whatever_it_was_to_record) {
+  const Run run;
+  const Words more = {"--save-every", "2", "--record", run.folder / "record.h5", "--record-steps",
+                      "1-20", "--profile", run.folder / "trace.json"};
+  run.go(1, 2, more);
+  const auto again = run.go(1, 2, more);
+  CHECK_CONTAINS(again.err, "the run is complete after step 2 of 2");
+  CHECK_CONTAINS(again.err, "trace.json is not written");
+  BOOST_CHECK(h5::File::open(run.folder / "record.h5").has("/steps/000002/loss"));
+}

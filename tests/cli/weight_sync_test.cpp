@@ -4,6 +4,7 @@
 #include <ATen/ops/tensor.h>
 #include <signal.h>
 
+#include "archon/io/folder_lock.hpp"
 #include "archon/io/safetensors.hpp"
 #include "archon/model/config.hpp"
 #include "run_control.hpp"
@@ -124,7 +125,7 @@ BOOST_AUTO_TEST_CASE(consumers_may_come_first_and_be_several) {
     for (const int64_t version : {0, 2, 3})
       check_received(job, version, rank, version_folder(job.published, version));
   BOOST_CHECK_EQUAL(count(result.out, "version "), 6);
-  BOOST_CHECK_EQUAL(names_in(job.published).size(), 4u);
+  BOOST_CHECK_EQUAL(names_in(job.published).size(), 5u);  // three versions, latest and .lock
 
   const auto bad = job.launch({job.consumer(1, kRole, "all"), job.program(2, {"--lr", "fast"})});
   BOOST_CHECK_EQUAL(bad.exit_code, 2);
@@ -255,7 +256,7 @@ BOOST_AUTO_TEST_CASE(published_versions_name_themselves_and_the_oldest_go) {
   for (const char* left_by_an_interrupted_run : {"/.version-00000002.tmp/a", "/.version-7.old"})
     fs::create_directories(published + left_by_an_interrupted_run);
   const Names two = publish({"--publish-every", "3", "--save-every", "1"});
-  BOOST_CHECK((two == Names{"latest", "version-00000000", "version-00000002"}));
+  BOOST_CHECK((two == Names{".lock", "latest", "version-00000000", "version-00000002"}));
   const auto text = read_bytes(published + "/latest/model.safetensors").substr(0, 200);
   CHECK_CONTAINS(text, R"("__metadata__":{"format":"pt","version":"2"})");
   BOOST_CHECK_EQUAL(HfConfig::read(published + "/latest").model_type(), "qwen3");
@@ -265,7 +266,7 @@ BOOST_AUTO_TEST_CASE(published_versions_name_themselves_and_the_oldest_go) {
   fs::remove_all(step_folder(inputs, 2));
   const std::string before = read_bytes(version_folder(published, 2) + "/model.safetensors");
   const Names resumed = publish({"--publish-keep", "2"});
-  BOOST_CHECK((resumed == Names{"latest", "version-00000001", "version-00000002"}));
+  BOOST_CHECK((resumed == Names{".lock", "latest", "version-00000001", "version-00000002"}));
   BOOST_CHECK(read_bytes(published + "/latest/model.safetensors") == before);
 
   check_bad_input(2, inputs.train({"--publish", inputs.data}), {"cannot make the folder"});
@@ -291,9 +292,18 @@ BOOST_AUTO_TEST_CASE(a_version_that_is_the_model_stays_as_it_is) {
   BOOST_CHECK(read_bytes(weights) == before);
   using Names = std::vector<std::string>;
   BOOST_CHECK((names_in(published) ==
-               Names{"latest", "version-00000000", "version-00000001", "version-00000002"}));
+               Names{".lock", "latest", "version-00000000", "version-00000001", "version-00000002"}));
   BOOST_CHECK_EQUAL(fs::read_symlink(published + "/latest"), "version-00000001");
   BOOST_CHECK_EQUAL(read_bytes(published + "/latest/tokenizer.json"), "{}");
+}
+
+BOOST_AUTO_TEST_CASE(two_runs_do_not_publish_in_one_folder) {
+  const Inputs inputs;
+  const std::string published = inputs.folder / "published";
+  fs::create_directory(published);
+  const FolderLock other(published);
+  check_bad_input(2, inputs.train({"--publish", published}),
+                  {"the folder " + published + " is in use by another run"});
 }
 
 // A run publishes its first version, and so moves the link, before a file asks for the reference.

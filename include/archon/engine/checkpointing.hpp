@@ -38,6 +38,8 @@ class Checkpointing {
   /// Saves after the last step where saves are planned, and waits until that is done. From here on
   /// SIGTERM ends the process at once.
   void finish(const std::function<Json()>& state);
+  /// The same of a run that cannot go on: its last step is saved though no saves were planned.
+  void end(const std::function<Json()>& state);
   /// RuntimeFailure when the last save failed.
   void ensure_saved() const;
 

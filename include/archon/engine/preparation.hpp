@@ -35,9 +35,9 @@ class Preparation {
   void check(const std::string& data, const std::string& prepared, int64_t step) const;
 
  private:
+  void check_others(const std::vector<std::string>& fields) const;
   void compute(const std::string& data, const std::string& field, TokenOutputs& outputs);
-  const LoadedModel& other(std::optional<LoadedModel>& model, const std::string& folder,
-                           const char* option, const char* field);
+  const LoadedModel& other(std::optional<LoadedModel>& model, const std::string& folder);
 
   const TrainOptions& options_;
   const LoadedModel& trained_;
