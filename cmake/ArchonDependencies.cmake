@@ -27,7 +27,7 @@ endif()
 find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
 
 add_library(archon_hdf5 INTERFACE)
-target_include_directories(archon_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
+target_include_directories(archon_hdf5 SYSTEM INTERFACE ${HDF5_INCLUDE_DIRS})
 target_link_libraries(archon_hdf5 INTERFACE ${HDF5_C_LIBRARIES})
 
 add_library(archon_xxhash INTERFACE)

@@ -11,8 +11,8 @@
 namespace archon {
 namespace {
 
-// Wishes; a larger one includes the smaller ones.
-constexpr int64_t kNothing = 0, kSave = 1, kSaveAndEnd = 2;
+// Wishes; a larger one includes the smaller ones. kDue: by steps or the clock; the others: signals.
+constexpr int64_t kNothing = 0, kDue = 1, kSave = 2, kSaveAndEnd = 3;
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -35,15 +35,16 @@ Checkpointing::Checkpointing(const TrainOptions& options, const LoadedModel& loa
 int64_t Checkpointing::wish() {
   const bool save_signal = take_save_signal();
   if (orderly_end_->asked()) return kSaveAndEnd;
-  const bool due_by_clock = mesh_.world().rank() == 0 && options_.minutes > 0 && unsaved_ > 0 &&
+  const bool due_by_clock = mesh_.world().rank() == 0 && options_.minutes > 0 &&
                             seconds_since(begin_) >= 60 * options_.minutes;
-  return save_signal || due_by_clock ? kSave : kNothing;
+  if (save_signal) return kSave;
+  return due_by_clock ? kDue : kNothing;
 }
 
 void Checkpointing::after_step(int64_t step, int64_t wish, const std::function<Json()>& state) {
   unsaved_ = step;
   const bool due_by_steps = options_.every > 0 && step % options_.every == 0;
-  answer(step, std::max(wish, due_by_steps ? kSave : kNothing), state);
+  answer(step, std::max(wish, due_by_steps ? kDue : kNothing), state);
 }
 
 void Checkpointing::while_waiting(int64_t step, int64_t wish, const std::function<Json()>& state) {
@@ -57,7 +58,7 @@ void Checkpointing::answer(int64_t step, int64_t wish, const std::function<Json(
   if (wish == kNothing) return;
   if (step > 0 && unsaved_ == step)
     save(step, state);
-  else if (!ended_)  // job_scripts/job.sh waits for one or the other
+  else if (wish == kSave)  // job_scripts/job.sh waits for one or the other
     log::info("nothing to save: no step was done since the last checkpoint");
 }
 
