@@ -73,15 +73,13 @@ std::vector<OwnedPiece> pieces_to_save(const Model& model, Optimizer* optimizer,
                                        const StateDictAdapter& adapter, const Mesh& mesh) {
   const Communicator& group = mesh.shard_group();
   return collect(model, optimizer, adapter, [&](const Parameter& parameter, Range owned) {
-    const bool replicated = parameter.placement() == TpPlacement::replicated;
-    const bool sharded = parameter.place().size > 1;
-    // In a larger group every rank of it holds the same.
-    if (!sharded) owned = share_of(owned, group.size(), group.rank());
-    if (!replicated) return owned;
-    if (!sharded) return share_of(owned, mesh.tp().size(), mesh.tp_rank());
-    // Where tp ranks hold different numbers of rows, their units are cut into other blocks: shares
-    // of these would leave gaps.
-    return mesh.tp_rank() == 0 ? owned : Range{owned.begin, owned.begin};
+    // place().size 1 in a larger group: every rank of it holds the same.
+    if (parameter.place().size == 1) owned = share_of(owned, group.size(), group.rank());
+    // Shares of the tp ranks could leave gaps: where these hold different numbers of rows, their
+    // units are cut into other blocks.
+    const bool anothers =
+        parameter.placement() == TpPlacement::replicated && mesh.tp_rank() != 0;
+    return anothers ? Range{owned.begin, owned.begin} : owned;
   });
 }
 

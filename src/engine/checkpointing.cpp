@@ -86,13 +86,8 @@ void Checkpointing::tell(const CheckpointResult& result) {
   if (mesh_.world().rank() == 0) prune_checkpoints(folder_, options_.keep);
 }
 
-void Checkpointing::finish(const std::function<Json()>& state) {
-  if (!options_.planned()) unsaved_ = 0;
-  end(state);
-}
-
-void Checkpointing::end(const std::function<Json()>& state) {
-  if (unsaved_ > 0) save(unsaved_, state);
+void Checkpointing::finish(const std::function<Json()>& state, bool must_save) {
+  if (unsaved_ > 0 && (options_.planned() || must_save)) save(unsaved_, state);
   tell(writer_.finish());
   orderly_end_.reset();
 }

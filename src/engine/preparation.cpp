@@ -47,8 +47,9 @@ void check_other(const std::string& folder, const char* option, const std::strin
       "{} {} has a vocabulary of {} tokens, and --model one of {}; take a model with the "
       "same tokenizer",
       option, folder, config.vocab_size, trained.vocab_size);
-  ARCHON_VALIDATE(config.critic == (field == "old_values"), "{} {} {} a score head; give a model that {}",
-                  option, folder, config.critic ? "has" : "has not",
+  ARCHON_VALIDATE(config.critic == (field == "old_values"),
+                  "{} {} {} a score head; give a model that {}", option, folder,
+                  config.critic ? "has" : "has not",
                   config.critic ? "predicts tokens" : "is a critic (*ForTokenClassification)");
 }
 

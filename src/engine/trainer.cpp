@@ -77,12 +77,13 @@ void append(MetricsRow& row, const StepCost& cost) {
 class Trainer {
  public:
   Trainer(const TrainOptions& options, const Mesh& mesh, const LoadedModel& loaded,
-          const std::vector<CheckpointEntry>& checkpoints, int64_t memory_at_start)
+          const DataFeed& feed, const std::vector<CheckpointEntry>& checkpoints,
+          int64_t memory_at_start)
       : options_(options),
         mesh_(mesh),
         loaded_(loaded),
         objective_(options.loss),
-        data_(options_, loaded, objective_, mesh),
+        data_(options_, loaded, objective_, mesh, feed),
         optimizer_(make_optimizer(options, *loaded.model, loaded.spec->adapter)),
         meter_(mesh),
         memory_at_start_(memory_at_start),
@@ -246,7 +247,7 @@ class Trainer {
     try {
       return data_.ready_after(position_.step) || wait_for_data(checkpoints);
     } catch (const SharedInputError&) {
-      checkpoints.end([this] { return state(); });
+      checkpoints.finish([this] { return state(); }, /*must_save=*/true);
       throw;
     }
   }
@@ -425,7 +426,7 @@ bool run_train(const TrainOptions& given, MpiEnvironment& mpi) {
   ARCHON_VALIDATE(!options.run.memory.activations.offload || !mesh.device().is_cpu(),
                   "--activation-offload on has no GPU to take activations off: the run computes on "
                   "the CPU; leave it out");
-  DataFeed(options.run.data, mesh.world());  // refused, where it must be, before weights are read
+  const DataFeed feed(options.run.data, mesh.world());  // first: what is not there needs no weights
   const RunFolder folder = prepare_output(options, mesh);
   const int64_t memory_at_start = mesh.device().is_cpu() ? resident_memory_bytes() : 0;
   const RunOptions& run = options.run;
@@ -434,7 +435,7 @@ bool run_train(const TrainOptions& given, MpiEnvironment& mpi) {
                            : allocate_model(run.model, mesh, run.dtype, run.memory);
   check_on_rank_zero(mesh.world(), [&] { loaded.hf = read_hf_companions(loaded.folder); });
   Objective(options.loss).validate(loaded.model->config());
-  return Trainer(options, mesh, loaded, folder.checkpoints, memory_at_start).run(mpi);
+  return Trainer(options, mesh, loaded, feed, folder.checkpoints, memory_at_start).run(mpi);
 }
 
 }  // namespace archon

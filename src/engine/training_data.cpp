@@ -12,12 +12,12 @@ namespace archon {
 namespace fs = std::filesystem;
 
 TrainingData::TrainingData(const TrainOptions& options, const LoadedModel& loaded,
-                           const Objective& objective, const Mesh& mesh)
+                           const Objective& objective, const Mesh& mesh, const DataFeed& feed)
     : options_(options),
       loaded_(loaded),
       objective_(objective),
       mesh_(mesh),
-      feed_(options.run.data, mesh.world()),
+      feed_(feed),
       preparation_(options, loaded, objective, mesh) {}
 
 /// Where what was computed for a file lies.

@@ -13,8 +13,8 @@ namespace archon {
 /// (--model, --reference, --critic) are neither removed nor replaced.
 class WeightPublisher {
  public:
-  /// InputError when nothing can be written to the folder, or another run publishes there. Collective over the mesh; all arguments
-  /// must outlive it.
+  /// InputError when nothing can be written to the folder, or another run publishes there.
+  /// Collective over the mesh; all arguments must outlive it.
   WeightPublisher(const TrainOptions& options, const LoadedModel& loaded, const Mesh& mesh);
   /// Collective over the mesh.
   void publish(int64_t version);

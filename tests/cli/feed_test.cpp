@@ -71,10 +71,13 @@ BOOST_AUTO_TEST_CASE(files_that_come_later_are_taken_each_once_and_a_signal_ends
 }
 
 BOOST_AUTO_TEST_CASE(a_file_that_is_refused_costs_no_step) {
-  for (const int ranks : {1, 2}) BOOST_TEST_CONTEXT(ranks << " ranks") {
+  const std::vector<std::string> planned = {"--save-every", "100"}, unplanned;
+  for (const auto& [ranks, saves] :
+       {std::pair(1, planned), {2, planned}, {1, unplanned}, {2, unplanned}})
+    BOOST_TEST_CONTEXT(ranks << " ranks, " << saves.size() << " options of saves") {
       const Feed feed;
       write_bytes(feed.files + "/2.h5", "no HDF5");
-      const auto refused = run_on(ranks, feed.command());  // which plans no saves
+      const auto refused = run_on(ranks, feed.command(saves));
       BOOST_CHECK_EQUAL(refused.exit_code, 2);
       CHECK_CONTAINS(refused.err, "2.h5");
       BOOST_CHECK_EQUAL(latest_step(feed), 3);

@@ -107,22 +107,20 @@ void check_all_gather(const Communicator& comm, at::ScalarType dtype, const Rows
   for (int rank = 0; rank < comm.size(); ++rank)
     inputs.push_back(numbers(rank, {rows_of(rank), 4}, dtype));
   const at::Tensor want = at::cat(inputs), got = at::empty_like(want);
-  if (async)
-    comm.all_gather_async(got, inputs[comm.rank()], rows).wait();
-  else
-    comm.all_gather(got, inputs[comm.rank()], rows);
-  check_same(got, want);
+  const auto gather = [&](const at::Tensor& input) {
+    if (async)
+      comm.all_gather_async(got, input, rows).wait();
+    else
+      comm.all_gather(got, input, rows);
+    check_same(got, want);
+  };
+  gather(inputs[comm.rank()]);
 
-  const at::Tensor in_place = at::zeros(want.sizes(), want.options());
   int64_t begin = 0;
   for (int rank = 0; rank < comm.rank(); ++rank) begin += rows_of(rank);
-  const at::Tensor own = in_place.narrow(0, begin, rows_of(comm.rank()));
+  const at::Tensor own = got.zero_().narrow(0, begin, rows_of(comm.rank()));
   own.copy_(inputs[comm.rank()]);
-  if (async)
-    comm.all_gather_async(in_place, own, rows).wait();
-  else
-    comm.all_gather(in_place, own, rows);
-  check_same(in_place, want);
+  gather(own);
 }
 
 void check_reduce_scatter(const Communicator& comm, at::ScalarType dtype, const Rows& rows,

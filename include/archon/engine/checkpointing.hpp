@@ -35,11 +35,9 @@ class Checkpointing {
   bool ended() const { return ended_; }
   /// Whether SIGTERM ended the run, or came to this rank and will at the end of a step.
   bool ending() const { return ended_ || (orderly_end_ && orderly_end_->asked()); }
-  /// Saves after the last step where saves are planned, and waits until that is done. From here on
-  /// SIGTERM ends the process at once.
-  void finish(const std::function<Json()>& state);
-  /// The same of a run that cannot go on: its last step is saved though no saves were planned.
-  void end(const std::function<Json()>& state);
+  /// Saves after the last step where saves are planned, or `must_save` (the run cannot go on), and
+  /// waits until that is done. From here on SIGTERM ends the process at once.
+  void finish(const std::function<Json()>& state, bool must_save = false);
   /// RuntimeFailure when the last save failed.
   void ensure_saved() const;
 

@@ -25,7 +25,7 @@ class TrainingData {
  public:
   /// All arguments must outlive it. Collective over the mesh.
   TrainingData(const TrainOptions& options, const LoadedModel& loaded, const Objective& objective,
-               const Mesh& mesh);
+               const Mesh& mesh, const DataFeed& feed);
 
   bool is_folder() const { return feed_.is_folder(); }
   /// Takes up the file of a checkpoint's position. `run`: folder of the run that saved it.
