@@ -32,8 +32,6 @@ smoke_steps=12
 ranks=4
 mesh=(--cp 2 --tp 2)
 recorded_steps=3
-# Float32 sums in another order differ by rounding: per tensor, relative to its largest value.
-tolerance=1e-4
 
 parse_options() {
   steps='' smoke=no clean=no text='' output=$archon_root/out/quickstart
@@ -172,10 +170,18 @@ launch() {
 
 evaluate() { "$archon" eval --model "$1" --data "$output/held_out.h5" >"$2"; }
 
+# Float32 sums in another order differ by rounding. AdamW divides a gradient by its own size: where
+# that is rounding, too, a weight goes another way. So weights may be off by two of the first step's
+# learning rates (2e-3 / 20); a step that is wrong shows in the gradients of the next one.
 compare_ranks() {
+  cat >"$output/tolerances.txt" <<TEXT
+# dataset             rtol  atol
+/steps/*/weights/*    1e-4  2e-4
+TEXT
   "$archon" diff "$output/first_steps_one_rank.h5" "$output/first_steps_mesh.h5" \
-    --rtol $tolerance || fail $? "$ranks ranks are not shown to compute what one rank does" \
-    "the table above says where they differ by more than $tolerance of a tensor's largest value"
+    --rtol 1e-4 --tolerances "$output/tolerances.txt" ||
+    fail $? "$ranks ranks are not shown to compute what one rank does" \
+      "the table above says where, and by how much"
 }
 
 draw_loss() {
