@@ -28,6 +28,7 @@
 #include "archon/base/host_device.hpp"
 #include "archon/base/threads.hpp"
 #include "archon/comm/gpu_device.hpp"
+#include "archon/comm/watchdog.hpp"
 #include "archon/io/hdf5.hpp"
 #include "archon/model/plugin_loader.hpp"
 #include "archon/model/registry.hpp"
@@ -114,6 +115,8 @@ constexpr int64_t kFirstNumber = 1000;
 
 // One number of each rank, into /ranks of one file.
 void write_rank_numbers(const std::string& path, const Communicator& host) {
+  // Where the disk refuses one rank its part, some HDF5 waits, at the latest as it closes the file.
+  const CollectiveScope scope("write of an HDF5 file", "host", 1);
   const hsize_t rows = static_cast<hsize_t>(host.size());
   const int64_t mine = kFirstNumber + host.rank();
   const h5::Handle access(ensure_hdf5(H5Pcreate(H5P_FILE_ACCESS), "H5Pcreate"));

@@ -7,8 +7,9 @@
 namespace archon {
 
 /// A file that appears under its name only when it is whole: written beside it as PATH.tmp,
-/// synced, then renamed. Without publish() the temporary file is removed. RuntimeFailure with the
-/// path and the system's reason when the disk refuses.
+/// synced, then renamed. Without publish() the temporary file is removed. Two processes that write
+/// the same file do so one after the other. RuntimeFailure with the path and the system's reason when
+/// the disk refuses.
 class AtomicFile {
  public:
   explicit AtomicFile(std::string path);

@@ -18,6 +18,17 @@ void check_healthy(const ProcessResult& result) {
   }
 }
 
+/// Two ranks, one of which may not write more than a kilobyte. Over TCP: shared memory is a file, too.
+ProcessResult run_limited(int rank, const std::vector<std::string>& options) {
+  std::vector<std::string> command = {
+      ARCHON_TEST_MPIEXEC, "--oversubscribe", "-n", "2", "--mca", "btl", "self,tcp", "bash", "-c",
+      "if [[ $OMPI_COMM_WORLD_RANK == " + std::to_string(rank) +
+          " ]]; then ulimit -f 1; fi; exec \"$0\" \"$@\"",
+      archon_program(), "doctor", "--plugin", ARCHON_TEST_TOY_PLUGIN};
+  command.insert(command.end(), options.begin(), options.end());
+  return run_process(std::move(command));
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(doctor_on_one_rank) {
@@ -50,17 +61,20 @@ BOOST_AUTO_TEST_CASE(doctor_fails_when_a_needed_part_does) {
 }
 
 BOOST_AUTO_TEST_CASE(a_rank_that_cannot_write_does_not_let_the_other_wait) {
-  // Over TCP: shared memory is a file, too.
-  const auto result = run_process(
-      {ARCHON_TEST_MPIEXEC, "--oversubscribe", "-n", "2", "--mca", "btl", "self,tcp", "bash", "-c",
-       "if [[ $OMPI_COMM_WORLD_RANK == 0 ]]; then ulimit -f 1; fi; exec \"$0\" \"$@\"",
-       archon_program(), "doctor", "--plugin", ARCHON_TEST_TOY_PLUGIN});
+  const auto result = run_limited(0, {});
   BOOST_TEST_CONTEXT(result.out << result.err) {
     BOOST_CHECK_EQUAL(result.exit_code, 3);
     CHECK_CONTAINS(result.out, "\nHDF5           FAILED             rank 0: ");
     CHECK_CONTAINS(result.out, "\nparallel HDF5  FAILED             rank 0: ");
     CHECK_CONTAINS(result.out, "2 of the needed parts failed");
   }
+}
+
+// Inside HDF5 itself one waits for the other, until the time-out.
+BOOST_AUTO_TEST_CASE(a_rank_that_fails_inside_a_collective_write_ends_the_job) {
+  const auto result = run_limited(1, {"--collective-timeout", "3"});
+  BOOST_CHECK_EQUAL(result.exit_code, 3);
+  CHECK_CONTAINS(result.err, "--collective-timeout 3 s: inside write of an HDF5 file over host");
 }
 
 BOOST_AUTO_TEST_CASE(doctor_uses_the_threads_it_is_told) {

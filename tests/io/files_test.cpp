@@ -1,8 +1,13 @@
 // Text files, folders, JSON and mapped files.
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <boost/test/unit_test.hpp>
+#include <chrono>
 #include <filesystem>
+#include <future>
 
 #include "archon/base/error.hpp"
 #include "archon/io/files.hpp"
@@ -36,6 +41,31 @@ BOOST_AUTO_TEST_CASE(files_have_the_mode_that_the_user_wants) {
   struct stat status {};
   BOOST_REQUIRE(::stat((folder / "a.txt").c_str(), &status) == 0);
   BOOST_TEST((status.st_mode & 0777) == 0640u);
+}
+
+// Else one would publish what the other has begun.
+BOOST_AUTO_TEST_CASE(who_writes_a_file_that_another_writes_waits_for_it) {
+  using namespace std::chrono_literals;
+  const TemporaryFolder folder;
+  const std::string path = folder / "a.txt", left = path + ".tmp";
+  for (const bool published : {true, false}) {
+    write_bytes(left, "an earlier process was killed here");
+    const int other = ::open(left.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC);
+    BOOST_REQUIRE(other >= 0 && ::flock(other, LOCK_EX) == 0);
+    auto written = std::async(std::launch::async, [&] { write_text_file(path, "mine"); });
+    BOOST_TEST((written.wait_for(200ms) == std::future_status::timeout));
+    BOOST_TEST(::write(other, "its own, which is longer", 24) == 24);
+    if (published)
+      fs::rename(left, path);
+    else
+      fs::remove(left);
+    const std::string shown = published ? read_text_file(path) : "";
+    ::close(other);
+    written.get();
+    if (published) BOOST_TEST(shown == "its own, which is longer");
+    BOOST_TEST(read_text_file(path) == "mine");
+    BOOST_TEST(!fs::exists(left));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(text_that_cannot_be_read_or_written_is_refused) {
