@@ -10,11 +10,11 @@ namespace archon {
 
 /// Memory for large blocks that come and go in the same pattern again and again, as the tensors of
 /// training steps do. What is freed stays with the process, so that the next step finds its pages
-/// in place; yet no more pages are resident than the most that were in use at one time.
+/// in place; yet no more than a twentieth beyond the most that were in use at one time is resident.
 ///
 /// A general heap keeps the first promise or the second: freed blocks that do not fit the next
 /// request lie idle between used ones, and the heap grows. Here addresses are plentiful: a block
-/// that fits no idle one gets new addresses, and as many idle pages go back to the system.
+/// that fits no idle one gets new addresses, and idle pages beyond that go back to the system.
 ///
 /// May be used by several threads.
 class Arena {
