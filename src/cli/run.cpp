@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <csignal>
@@ -86,6 +87,14 @@ void start_session(const SessionOptions& session, const MpiEnvironment& mpi) {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
 }
 
+/// As many as the system lets this process have: the files of a large model are open until all are whole.
+void allow_open_files() {
+  rlimit limit = {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int run_parallel(ParallelCommand& command) {
   keep_freed_memory();
   keep_tensor_memory();
@@ -146,6 +155,7 @@ int run_command(const CommandEntry& entry, const std::vector<std::string>& argum
 }  // namespace
 
 int run(int argc, char** argv) {
+  allow_open_files();
   // A write beyond a limit on file sizes is to fail with a reason, as on a full disk.
   std::signal(SIGXFSZ, SIG_IGN);
   catch_save_signal();

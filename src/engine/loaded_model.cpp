@@ -75,6 +75,11 @@ std::string model_folder(const std::string& path, const Communicator& world) {
   return find_source(path, world).folder;
 }
 
+DecoderConfig read_decoder_config(const std::string& path) {
+  const HfConfig hf = HfConfig::read(model_folder(path));
+  return ModelRegistry::instance().find(hf.model_type()).parse_config(hf);
+}
+
 LoadedModel allocate_model(const std::string& path, const Mesh& mesh, at::ScalarType dtype,
                            const MemoryOptions& memory) {
   LoadedModel loaded = build_model(find_source(path, mesh.world()).folder, mesh, memory);

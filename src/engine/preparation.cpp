@@ -40,8 +40,7 @@ void check_other(const std::string& folder, const char* option, const std::strin
                   "the data have no /{}, which the loss needs; name the model that gives them with "
                   "{} DIR, or add the dataset",
                   field, option);
-  const HfConfig hf = HfConfig::read(folder);
-  const DecoderConfig config = ModelRegistry::instance().find(hf.model_type()).parse_config(hf);
+  const DecoderConfig config = read_decoder_config(folder);
   ARCHON_VALIDATE(
       config.vocab_size == trained.vocab_size,
       "{} {} has a vocabulary of {} tokens, and --model one of {}; take a model with the "

@@ -79,14 +79,10 @@ Json definition(const DecoderConfig& config) {
           {"critic", config.critic}};
 }
 
-Json read_definition(const std::string& model) {
-  const HfConfig hf = HfConfig::read(model_folder(model));
-  return definition(ModelRegistry::instance().find(hf.model_type()).parse_config(hf));
-}
-
 /// Weights come from the checkpoint, and everything else from --model: they must belong together.
 void check_same_model(const std::string& checkpoint, const std::string& model) {
-  const Json there = read_definition(checkpoint), here = read_definition(model);
+  const Json there = definition(read_decoder_config(checkpoint)),
+             here = definition(read_decoder_config(model));
   for (const auto& [name, value] : there.items())
     ARCHON_VALIDATE(here.at(name) == value,
                     "{} is a checkpoint of another model ({} is {} there and {} in --model {}), "

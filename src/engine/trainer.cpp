@@ -427,6 +427,9 @@ bool run_train(const TrainOptions& given, MpiEnvironment& mpi) {
                   "--activation-offload on has no GPU to take activations off: the run computes on "
                   "the CPU; leave it out");
   const DataFeed feed(options.run.data, mesh.world());  // first: what is not there needs no weights
+  check_on_rank_zero(mesh.world(), [&] {
+    Objective(options.loss).validate(read_decoder_config(options.run.model));
+  });
   const RunFolder folder = prepare_output(options, mesh);
   const int64_t memory_at_start = mesh.device().is_cpu() ? resident_memory_bytes() : 0;
   const RunOptions& run = options.run;
@@ -434,7 +437,6 @@ bool run_train(const TrainOptions& given, MpiEnvironment& mpi) {
                            ? load_model(run.model, mesh, run.dtype, run.memory)
                            : allocate_model(run.model, mesh, run.dtype, run.memory);
   check_on_rank_zero(mesh.world(), [&] { loaded.hf = read_hf_companions(loaded.folder); });
-  Objective(options.loss).validate(loaded.model->config());
   return Trainer(options, mesh, loaded, feed, folder.checkpoints, memory_at_start).run(mpi);
 }
 

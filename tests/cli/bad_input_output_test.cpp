@@ -42,6 +42,18 @@ BOOST_AUTO_TEST_CASE(a_new_model_does_not_replace_weights) {
   check_runs(1, init);
 }
 
+// All are open until the last is whole.
+BOOST_AUTO_TEST_CASE(a_model_may_have_more_files_than_are_open_as_a_rule) {
+  const Inputs inputs;
+  const std::string output = inputs.folder / "many";
+  const auto result = run_process(
+      {"bash", "-c", "ulimit -S -n 16; exec \"$0\" \"$@\"", archon_program(), "init", "--config",
+       inputs.model + "/config.json", "--output", output, "--max-shard-size", "1KB"});
+  BOOST_CHECK_MESSAGE(result.exit_code == 0, result.err);
+  BOOST_CHECK_GT(names_in(output).size(), 16u);
+  check_runs(1, inputs.eval({"--model", output}));
+}
+
 BOOST_AUTO_TEST_CASE(output_files_that_cannot_be_written) {
   const Inputs inputs;
   for (const std::string& output :

@@ -84,8 +84,10 @@ BOOST_AUTO_TEST_CASE(settings_files_that_are_wrong) {
 }
 
 BOOST_AUTO_TEST_CASE(losses_that_are_not_for_the_model) {
-  const Inputs inputs, critic("q2_critic");
+  const Inputs inputs, critic("q2_critic"), unread;
   check_bad_input(2, inputs.train({"--loss", "critic"}), {"--loss critic", "score head"});
+  write_bytes(unread.weights, "none");
+  check_bad_input(2, unread.train({"--loss", "critic"}), {"--loss critic", "score head"});
   check_bad_input(2, critic.train({"--loss", "sft"}), {"this model is a critic", "--loss critic"});
   check_bad_input(2, inputs.forward({"--what", "values"}), {"no score head", "logprobs"});
   check_bad_input(1, critic.forward({"--what", "logprobs"}), {"critic", "--what values"});

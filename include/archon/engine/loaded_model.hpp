@@ -24,6 +24,9 @@ std::string model_folder(const std::string& path);
 /// the link `latest` of published weights does. Collective.
 std::string model_folder(const std::string& path, const Communicator& world);
 
+/// What config.json of such a folder says. InputError.
+DecoderConfig read_decoder_config(const std::string& path);
+
 /// How the parameters of such a run are stored.
 ShardPolicy shard_policy(at::ScalarType dtype, const MemoryOptions& memory,
                          at::Device device = at::kCPU);
