@@ -12,8 +12,8 @@ namespace {
 // Addresses, not memory.
 constexpr std::size_t kLeastMapping = std::size_t{4} << 30;
 
-// One part in so many may be resident beyond the most in use. Without it blocks that do not fit give
-// back and fault in tens of thousands of pages a step, a twentieth of its time.
+// One part in so many may be resident beyond the most in use. Without it, blocks that fit no idle
+// one have tens of thousands of pages a step given back and faulted in: a twentieth of its time.
 constexpr std::size_t kSlack = 20;
 
 std::size_t whole_pages(std::size_t bytes) {

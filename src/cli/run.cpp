@@ -87,7 +87,7 @@ void start_session(const SessionOptions& session, const MpiEnvironment& mpi) {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
 }
 
-/// As many as the system lets this process have: the files of a large model are open until all are whole.
+/// As many as the system allows: the files of a large model are open until all are whole.
 void allow_open_files() {
   rlimit limit = {};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;

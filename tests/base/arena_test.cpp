@@ -1,4 +1,4 @@
-// Memory that stays with the process, and no more of it than was in use at one time.
+// Memory that stays with the process, and little more of it than was in use at one time.
 #include "archon/base/arena.hpp"
 
 #include <sys/mman.h>

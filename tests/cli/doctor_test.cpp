@@ -18,13 +18,13 @@ void check_healthy(const ProcessResult& result) {
   }
 }
 
-/// Two ranks, one of which may not write more than a kilobyte. Over TCP: shared memory is a file, too.
+/// Two ranks, one of which may not write more than a kilobyte. Over TCP: shared memory is a file.
 ProcessResult run_limited(int rank, const std::vector<std::string>& options) {
-  std::vector<std::string> command = {
-      ARCHON_TEST_MPIEXEC, "--oversubscribe", "-n", "2", "--mca", "btl", "self,tcp", "bash", "-c",
-      "if [[ $OMPI_COMM_WORLD_RANK == " + std::to_string(rank) +
-          " ]]; then ulimit -f 1; fi; exec \"$0\" \"$@\"",
-      archon_program(), "doctor", "--plugin", ARCHON_TEST_TOY_PLUGIN};
+  const std::string script = "if [[ $OMPI_COMM_WORLD_RANK == " + std::to_string(rank) +
+                             " ]]; then ulimit -f 1; fi; exec \"$0\" \"$@\"";
+  std::vector<std::string> command = {ARCHON_TEST_MPIEXEC, "--oversubscribe", "-n", "2"};
+  command.insert(command.end(), {"--mca", "btl", "self,tcp", "bash", "-c", script});
+  command.insert(command.end(), {archon_program(), "doctor", "--plugin", ARCHON_TEST_TOY_PLUGIN});
   command.insert(command.end(), options.begin(), options.end());
   return run_process(std::move(command));
 }
@@ -70,11 +70,14 @@ BOOST_AUTO_TEST_CASE(a_rank_that_cannot_write_does_not_let_the_other_wait) {
   }
 }
 
-// Inside HDF5 itself one waits for the other, until the time-out.
+// Some versions of HDF5 let it wait for the others as it closes the file.
 BOOST_AUTO_TEST_CASE(a_rank_that_fails_inside_a_collective_write_ends_the_job) {
   const auto result = run_limited(1, {"--collective-timeout", "3"});
-  BOOST_CHECK_EQUAL(result.exit_code, 3);
-  CHECK_CONTAINS(result.err, "--collective-timeout 3 s: inside write of an HDF5 file over host");
+  BOOST_TEST_CONTEXT(result.out << result.err) {
+    BOOST_CHECK_EQUAL(result.exit_code, 3);
+    BOOST_CHECK(contains(result.err, "timeout 3 s: inside write of an HDF5 file over host") ||
+                contains(result.out, "\nparallel HDF5  FAILED             rank 1: "));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(doctor_uses_the_threads_it_is_told) {
